@@ -1,0 +1,1 @@
+//! Memory that others may see: memfd arenas of equal slots and their records.

@@ -1,0 +1,1 @@
+//! The decode daemon: blocks to tokens.

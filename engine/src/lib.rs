@@ -1,0 +1,1 @@
+//! A checkpoint becomes tokens: weights, model graphs, the batch step, sampling, and the witness engine.

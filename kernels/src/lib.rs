@@ -1,0 +1,1 @@
+//! The mathematics: operators on CPU with a fixed order of summation.

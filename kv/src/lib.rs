@@ -1,0 +1,1 @@
+//! What a KV block is: hash chain, pool, leases, events, index.

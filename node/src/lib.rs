@@ -1,0 +1,1 @@
+//! What every daemon is: configuration, telemetry, tracked tasks and drain, limits, the admin endpoint.

@@ -1,0 +1,1 @@
+//! The prefill daemon: prompt to sealed blocks.

@@ -1,0 +1,21 @@
+//! What processes say to each other: protobuf messages and services, identities, and the internal
+//! request that every client dialect is translated to. No I/O, no clock, no runtime.
+
+pub mod block;
+pub mod ids;
+pub mod ir;
+
+/// The public gRPC interface, package `baton.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    include!("gen/baton.v1.rs");
+}
+
+/// What daemons of one cluster say to each other, package `baton.internal.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod internal {
+    include!("gen/baton.internal.v1.rs");
+}
+
+/// The encoded `FileDescriptorSet` of the public interface, for gRPC reflection.
+pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!("gen/baton.v1.fds");

@@ -1,0 +1,1 @@
+//! How a block moves: shared memory, TCP, and the simulated link.

@@ -1,0 +1,1 @@
+//! What prefill and decode share: the engine loop, block events, fetch, seal and publish.
