@@ -1,1 +1,4 @@
-//! A checkpoint becomes tokens: weights, model graphs, the batch step, sampling, and the witness engine.
+//! A checkpoint becomes tokens: weights, model graphs, the batch step, sampling, and the witness
+//! engine.
+
+pub mod api;
