@@ -330,6 +330,9 @@ pub struct StopRule {
 pub struct Cancel {
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
+    /// That choice alone has ended (a stop string); unset: the whole request.
+    #[prost(uint32, optional, tag = "2")]
+    pub choice: ::core::option::Option<u32>,
 }
 /// One frame per step and router: every sequence's new ids.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -369,11 +372,16 @@ pub struct Admitted {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tokens {
+    /// In the order drawn. An end token is sent like any other, as the last one.
     #[prost(uint32, repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<u32>,
     /// As many as ids, where they were asked for.
     #[prost(message, repeated, tag = "2")]
     pub logprobs: ::prost::alloc::vec::Vec<Logprob>,
+    /// What the prompt cost: with the first tokens of each choice, so that it is
+    /// known also for a choice that the router ends.
+    #[prost(message, optional, tag = "3")]
+    pub report: ::core::option::Option<TurnReport>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Logprob {
