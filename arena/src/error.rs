@@ -1,0 +1,87 @@
+//! What can go wrong when an arena is made, or another's is opened.
+
+use crate::Shape;
+use std::io;
+
+/// An arena could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum ArenaError {
+    /// No slots, empty slots, or more bytes than an address can count.
+    #[error(
+        "an arena of {slots} slots of {slot_bytes} bytes cannot be laid out: both have to be at least 1, and their product has to fit the address space"
+    )]
+    Shape {
+        /// Slots asked for.
+        slots: u32,
+        /// Bytes per slot asked for.
+        slot_bytes: usize,
+    },
+    /// The machine, or this process's share of it, is smaller than the arena.
+    #[error(
+        "an arena of {wanted} bytes ({slots} slots of {slot_bytes} bytes) does not fit the {available} bytes of memory that are available: configure fewer slots or smaller blocks"
+    )]
+    TooLarge {
+        /// Bytes of the whole arena.
+        wanted: u64,
+        /// Bytes that this process could still get.
+        available: u64,
+        /// Slots asked for.
+        slots: u32,
+        /// Bytes per slot asked for.
+        slot_bytes: usize,
+    },
+    /// The system refused a step of the allocation.
+    #[error("{step} for an arena of {wanted} bytes: {source}")]
+    System {
+        /// The system call.
+        step: &'static str,
+        /// Bytes of the whole arena.
+        wanted: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Another process's arena could not be opened, or does not reach as far as was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerArenaError {
+    /// Its owner could still shrink it, which would turn a read into SIGBUS.
+    #[error("the peer's arena is not sealed against shrinking")]
+    NotSealed,
+    /// The file is not as long as an arena of the expected shape.
+    #[error("the peer's arena has {found} bytes, an arena of {} slots of {} bytes has {expected}", .shape.slots, .shape.slot_bytes)]
+    Size {
+        /// Bytes of an arena of that shape.
+        expected: u64,
+        /// Bytes of the file.
+        found: u64,
+        /// The shape that was expected.
+        shape: Shape,
+    },
+    /// The header is not the one that an arena of the expected shape has.
+    #[error("the header of the peer's arena does not describe {} slots of {} bytes: another version, model or block size", .shape.slots, .shape.slot_bytes)]
+    Header {
+        /// The shape that was expected.
+        shape: Shape,
+    },
+    /// No such slot, or bytes beyond its end.
+    #[error("slot {slot}, bytes {offset} to {end}: the peer's arena has {} slots of {} bytes", .shape.slots, .shape.slot_bytes)]
+    OutOfRange {
+        /// The slot asked for.
+        slot: u32,
+        /// First byte.
+        offset: usize,
+        /// One past the last byte.
+        end: usize,
+        /// The shape that there is.
+        shape: Shape,
+    },
+    /// The system refused a step.
+    #[error("{step} on the peer's arena: {source}")]
+    System {
+        /// The system call.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}

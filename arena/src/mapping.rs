@@ -1,0 +1,164 @@
+//! One shared mapping of a file descriptor: the only place that maps and unmaps, and the
+//! word-wise access that stays defined while another process writes.
+
+use crate::RECORD_BYTES;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+
+const WORDS: usize = RECORD_BYTES / 8;
+/// How often a record that changes while it is read is read again before it is reported as empty.
+const RECORD_ATTEMPTS: usize = 64;
+
+/// Bytes shared with other processes, unmapped on drop.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory that no thread owns; every access below is either atomic or
+// made by a guard that has excluded conflicting ones.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+/// Whether the mapping may be written through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes of `fd`, shared.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, access: Access) -> io::Result<Self> {
+        let protection = match access {
+            Access::ReadOnly => ProtFlags::READ,
+            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        // SAFETY: no address is prescribed, so no existing mapping is replaced.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0)?
+        };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        Ok(Self { base, len })
+    }
+
+    /// A pointer to `len` bytes at `offset`, both checked.
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.len),
+            "{len} bytes at {offset} of a mapping of {} bytes",
+            self.len
+        );
+        // SAFETY: the offset lies inside the mapping, or one past its end for no bytes.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// Eight bytes at an 8-byte boundary.
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        let word = self.at(offset, 8).cast::<AtomicU64>();
+        assert!(word.is_aligned());
+        // SAFETY: inside the mapping, aligned, and only ever accessed by atomics: records through
+        // this function, foreign payload through `copy_out`. A relaxed load is defined on
+        // read-only memory too.
+        unsafe { word.as_ref() }
+    }
+
+    /// Copies bytes that somebody else may be writing at the same time.
+    ///
+    /// Loads are atomic, so a race yields torn *values*, never undefined behaviour, and what is
+    /// checked afterwards is what was copied: the compiler may not look at the source again.
+    pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        self.at(offset, into.len());
+        let head = (offset.next_multiple_of(8) - offset).min(into.len());
+        let (first, rest) = into.split_at_mut(head);
+        self.copy_bytes(offset, first);
+        let mut at = offset + head;
+        let mut words = rest.chunks_exact_mut(8);
+        for chunk in &mut words {
+            chunk.copy_from_slice(&native(self.word(at).load(Ordering::Relaxed)));
+            at += 8;
+        }
+        self.copy_bytes(at, words.into_remainder());
+        // Whatever is read after this call is read after the bytes above.
+        fence(Ordering::Acquire);
+    }
+
+    fn copy_bytes(&self, offset: usize, into: &mut [u8]) {
+        for (i, byte) in into.iter_mut().enumerate() {
+            let source = self.at(offset + i, 1).cast::<AtomicU8>();
+            // SAFETY: inside the mapping; bytes are always aligned; see `copy_out` about races.
+            *byte = unsafe { source.as_ref() }.load(Ordering::Relaxed);
+        }
+    }
+
+    /// A record, whole: never half of one and half of the next. Two equal looks mean that: what
+    /// was torn in the first is void or complete in the second.
+    pub(crate) fn load_record(&self, offset: usize) -> [u8; RECORD_BYTES] {
+        let read = || -> [u64; WORDS] {
+            std::array::from_fn(|i| self.word(offset + i * 8).load(Ordering::Acquire))
+        };
+        // The bytes that were read before this call are read before the record: seqlock order.
+        fence(Ordering::Acquire);
+        let mut before = read();
+        for _ in 0..RECORD_ATTEMPTS {
+            let after = read();
+            if before == after {
+                return to_bytes(&after);
+            }
+            before = after;
+            std::hint::spin_loop();
+        }
+        // Somebody rewrites it all the time; all zeros is no valid record.
+        [0; RECORD_BYTES]
+    }
+
+    /// Replaces a record. Its first word is void while the others change, so that a reader who
+    /// looks twice sees either the old record, the new one, or a void one.
+    pub(crate) fn store_record(&self, offset: usize, record: &[u8; RECORD_BYTES]) {
+        let words = to_words(record);
+        self.word(offset).store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (i, word) in words.iter().enumerate().skip(1) {
+            self.word(offset + i * 8).store(*word, Ordering::Relaxed);
+        }
+        // Payload and the other words are visible before the word that validates them.
+        self.word(offset).store(words[0], Ordering::Release);
+        // And whatever is written next is visible only after the record.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; guards keep the mapping alive by an Arc, so
+        // nothing refers to it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A word's bytes in memory order: this is a copy, not a number.
+#[allow(clippy::host_endian_bytes, reason = "bytes go back to memory in the order they lay in")]
+fn native(word: u64) -> [u8; 8] {
+    word.to_ne_bytes()
+}
+
+fn to_bytes(words: &[u64; WORDS]) -> [u8; RECORD_BYTES] {
+    let mut bytes = [0; RECORD_BYTES];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&native(*word));
+    }
+    bytes
+}
+
+#[allow(clippy::host_endian_bytes, reason = "bytes go to memory in the order they are given in")]
+fn to_words(bytes: &[u8; RECORD_BYTES]) -> [u64; WORDS] {
+    std::array::from_fn(|i| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[i * 8..i * 8 + 8]);
+        u64::from_ne_bytes(word)
+    })
+}
