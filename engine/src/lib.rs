@@ -2,3 +2,4 @@
 //! engine.
 
 pub mod api;
+pub mod sampling;
