@@ -1,0 +1,52 @@
+//! The checks that keep a stale or foreign reference from being served, each by name, so that a
+//! test can take one away and show that nothing else would have caught what it catches.
+
+/// A check, by what it compares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Guard {
+    /// The lease of a descriptor is live.
+    Lease,
+    /// The descriptor's generation is the slot's.
+    Generation,
+    /// The descriptor's identity is the block's.
+    Identity,
+    /// Length and checksum are those that were sealed.
+    Content,
+    /// The tenant's salt enters the hash chain.
+    Salt,
+    /// Events of an earlier run of a worker are void.
+    Incarnation,
+}
+
+impl Guard {
+    /// Whether this guard lets pass what is `good` or not.
+    pub(crate) fn passes(self, good: bool) -> bool {
+        good || !self.stands()
+    }
+
+    /// Always, except where a test has taken the guard away.
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    pub(crate) fn stands(self) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stands(self) -> bool {
+        REMOVED.get() != Some(self)
+    }
+
+    /// Runs `body` as if this guard did not exist.
+    #[cfg(test)]
+    pub(crate) fn without<T>(self, body: impl FnOnce() -> T) -> T {
+        REMOVED.set(Some(self));
+        let result = body();
+        REMOVED.set(None);
+        result
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static REMOVED: std::cell::Cell<Option<Guard>> = const { std::cell::Cell::new(None) };
+}
