@@ -1,1 +1,6 @@
-//! The prefill daemon: prompt to sealed blocks.
+//! The prefill daemon: prompts to sealed blocks. Its schedule is a pure core; around it stand the
+//! shell that serves decode workers, and the main.
+#![forbid(unsafe_code)]
+
+pub mod job;
+pub mod schedule;

@@ -1,0 +1,479 @@
+//! The decode schedule: turns get their credit, their blocks, and then a token a step.
+//!
+//! A pure core. A turn waits for a counted credit over its prompt and expected answer; then its
+//! whole blocks come together, from the pool, from a prefill worker that it has called, or by
+//! computing them here between the steps of others. What is missing, late or refused costs time
+//! only: the next candidate is asked, and at last the blocks are computed here.
+
+use crate::event::{Action, Event, Failure, News, PrefillCall, Update};
+use crate::turn::{Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
+use baton_engine::api::{Batch, StepOutput};
+use baton_proto::ids::{RequestId, SeqKey};
+use baton_transfer::Settled;
+use baton_worker::blocks::Blocks;
+use baton_worker::claims::Claims;
+use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::plan::{LoadReport, Plan, Schedule};
+use baton_worker::sequence::Sequence;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Bounds and sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Turns accepted at a time.
+    pub turns_max: usize,
+    /// Positions in one step.
+    pub batch_tokens: u32,
+    /// Prompt positions computed here in a step that also draws for others: what bounds their
+    /// inter-token latency.
+    pub local_fill_tokens: u32,
+    /// Blocks a turn pulls at a time.
+    pub pull_window_blocks: usize,
+    /// A pull that takes longer has failed.
+    pub pull_timeout: Duration,
+    /// How long this worker's own blocks are kept for a prefill worker without a renewal.
+    pub lease_ttl: Duration,
+    /// Prefill workers asked for one turn, at most.
+    pub prefill_attempts: usize,
+    /// Waiting that long counts as one step of priority.
+    pub ageing: Duration,
+}
+
+/// A sequence's part in the step under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) turn: TurnId,
+    pub(crate) choice: usize,
+    pub(crate) count: u32,
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct DecodeSchedule {
+    pub(crate) blocks: Blocks,
+    pub(crate) claims: Claims,
+    pub(crate) limits: Limits,
+    pub(crate) turns: BTreeMap<TurnId, Turn>,
+    names: BTreeMap<(RouterId, RequestId), TurnId>,
+    /// Blocks promised to admitted turns.
+    pub(crate) credit_used: usize,
+    next_turn: u64,
+    next_seq: u64,
+    pub(crate) in_step: Vec<Part>,
+    pub(crate) forgotten: Vec<SeqKey>,
+}
+
+impl Schedule for DecodeSchedule {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
+        match event {
+            Event::Submit(request) => self.submit(*request, now, actions),
+            Event::Cancel(router, request, choice) => self.cancel(router, request, choice, actions),
+            Event::RouterGone(router) => self.router_gone(router, actions),
+            Event::Announced(id, blocks) => {
+                if let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.remote.is_some()) {
+                    turn.last_announced = Some(now);
+                    if let Some(fill) = turn.lead() {
+                        fill.offer(&blocks);
+                    }
+                }
+            }
+            Event::PrefillDone(id, cached_tokens) => {
+                if let Some(turn) = self.turns.get_mut(&id)
+                    && let Some(remote) = &mut turn.remote
+                {
+                    remote.done = true;
+                    turn.report.cached_tokens += cached_tokens;
+                }
+            }
+            Event::PrefillFailed(id) => self.replan(id, now, actions),
+            Event::Settled(id, results) => self.settled(id, results, now, actions),
+        }
+        self.pump(now, actions);
+    }
+
+    fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
+        self.plan_step(now, actions)
+    }
+
+    fn batch(&self, plan: Plan) -> Batch<'_> {
+        self.make_batch(plan)
+    }
+
+    fn stepped(&mut self, output: StepOutput, now: Duration, actions: &mut Vec<Action>) {
+        self.absorb_step(output, now, actions);
+        self.pump(now, actions);
+    }
+
+    fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.blocks.expire(now);
+        let late = |(id, turn): (&TurnId, &Turn)| (turn.request.deadline <= now).then_some(*id);
+        let late: Vec<TurnId> = self.turns.iter().filter_map(late).collect();
+        for id in late {
+            self.fail(id, Failure::Deadline, actions);
+        }
+        for turn in self.turns.values() {
+            if let Some(lease) = turn.remote.as_ref().and_then(|remote| remote.lease) {
+                self.blocks.renew(lease, self.limits.lease_ttl, now);
+            }
+        }
+        self.pump(now, actions);
+    }
+
+    fn forgotten(&mut self) -> Vec<SeqKey> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    fn load(&self) -> LoadReport {
+        let mut load = LoadReport::default();
+        for turn in self.turns.values() {
+            if turn.admitted.is_none() {
+                load.queued += 1;
+                load.pending_tokens += u64::from(turn.prompt_len());
+            } else {
+                load.running += 1;
+            }
+        }
+        load
+    }
+
+    fn is_idle(&self) -> bool {
+        self.turns.is_empty()
+    }
+}
+
+impl DecodeSchedule {
+    /// An empty schedule over a worker's blocks.
+    pub fn new(blocks: Blocks, limits: Limits) -> Self {
+        Self {
+            blocks,
+            claims: Claims::default(),
+            limits,
+            turns: BTreeMap::new(),
+            names: BTreeMap::new(),
+            credit_used: 0,
+            next_turn: 1,
+            next_seq: 1,
+            in_step: Vec::new(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    fn slots(&self) -> usize {
+        self.blocks.arena().slots() as usize
+    }
+
+    fn submit(&mut self, mut request: TurnRequest, now: Duration, actions: &mut Vec<Action>) {
+        let slots = self.slots();
+        let prompt_blocks = request.tokens.len() / request.chain_key.block_tokens as usize + 1;
+        let failure = if prompt_blocks > slots {
+            Some(Failure::TooLarge { blocks: prompt_blocks, slots })
+        } else if self.turns.len() >= self.limits.turns_max {
+            Some(Failure::Overloaded)
+        } else if request.deadline <= now {
+            Some(Failure::Deadline)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            let news = News::Failed(failure);
+            let update = Update { request: request.request, choice: 0, news };
+            actions.push(Action::Update(request.router, update));
+            return;
+        }
+        let id = TurnId(self.next_turn);
+        self.next_turn += 1;
+        if let Some(earlier) = self.names.insert((request.router, request.request), id) {
+            self.end_turn(earlier, actions);
+            self.names.insert((request.router, request.request), id);
+        }
+        // What exceeds the pool cannot be drawn: alone on this worker, a turn always fits.
+        let room = slots as u32 * request.chain_key.block_tokens - request.tokens.len() as u32;
+        request.stop.max_tokens = request.stop.max_tokens.min(room);
+        let credit = request.credit_blocks().min(slots);
+        self.turns.insert(id, Turn::new(request, credit, now));
+    }
+
+    fn cancel(
+        &mut self,
+        router: RouterId,
+        request: RequestId,
+        choice: Option<u16>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(id) = self.names.get(&(router, request)).copied() else { return };
+        match choice {
+            None => self.end_turn(id, actions),
+            Some(choice) if self.turns[&id].choices.len() > usize::from(choice) => {
+                self.end_choice(id, usize::from(choice), actions);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn router_gone(&mut self, router: RouterId, actions: &mut Vec<Action>) {
+        let gone: Vec<TurnId> =
+            self.names.range((router, RequestId(0))..=(router, RequestId(u128::MAX))).map(|(_, id)| *id).collect();
+        for id in gone {
+            self.end_turn(id, actions);
+        }
+    }
+
+    /// Begins what has credit, and moves on whatever can be moved on without computing.
+    fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for id in self.order(now, |turn| turn.admitted.is_none()) {
+            if self.credit_used + self.turns[&id].credit > self.slots() {
+                break;
+            }
+            self.admit(id, now, actions);
+        }
+        for id in self.order(now, |turn| turn.admitted.is_some()) {
+            self.resume_preempted(id);
+            self.progress(id, now, actions);
+        }
+    }
+
+    fn admit(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
+        let key = self.mint_seq();
+        let turn = self.turns.get_mut(&id).expect("listed turns exist");
+        self.credit_used += turn.credit;
+        turn.admitted = Some(now);
+        turn.report.queue = now.saturating_sub(turn.arrived);
+        let request = &turn.request;
+        let sequence = Sequence::new(key, request.chain_key.clone(), request.tokens.clone());
+        let block_tokens = request.chain_key.block_tokens;
+        let goal = (request.tokens.len() - 1) / block_tokens as usize;
+        let mut fill = Fill::new(sequence, goal, 0);
+        fill.advance(&self.blocks, &mut self.claims, self.fill_limits(0));
+        let held = fill.have();
+        let news = News::Admitted { held_tokens: held as u32 * block_tokens };
+        let turn = self.turns.get_mut(&id).expect("listed turns exist");
+        let update = Update { request: turn.request.request, choice: 0, news };
+        actions.push(Action::Update(turn.request.router, update));
+        turn.choices[0].phase = Phase::Filling(fill);
+        if held < goal {
+            self.ask_prefill(id, now, actions);
+        }
+    }
+
+    /// Calls the next candidate, if there is one; otherwise the turn computes here.
+    fn ask_prefill(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
+        let ttl = self.limits.lease_ttl;
+        let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
+        let attempts = self.limits.prefill_attempts.min(turn.request.candidates.len());
+        let Phase::Filling(fill) = &turn.choices[0].phase else { return };
+        if turn.asked >= attempts {
+            return;
+        }
+        let candidate = turn.request.candidates[turn.asked].clone();
+        turn.asked += 1;
+        let pins = fill.sequence().pins();
+        let lent = if pins.is_empty() { None } else { self.blocks.lend(pins, None, ttl, now) };
+        let (lease, held) = lent.map_or((None, Vec::new()), |(id, held)| (Some(id), held));
+        turn.remote = Some(Remote { candidate: candidate.clone(), done: false, lease });
+        let call = PrefillCall {
+            candidate,
+            request: turn.request.request,
+            tokens: turn.request.tokens.clone(),
+            chain_key: turn.request.chain_key.clone(),
+            from_block: pins.len(),
+            held,
+            priority: turn.request.priority,
+            deadline: turn.request.deadline,
+        };
+        actions.push(Action::StartPrefill(id, Box::new(call)));
+    }
+
+    /// The prefill call is of no use any more: done, failed, or the turn is over.
+    fn hang_up(&mut self, id: TurnId, actions: &mut Vec<Action>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        let Some(remote) = turn.remote.take() else { return };
+        if let Some(lease) = remote.lease {
+            self.blocks.release(lease);
+        }
+        if let Some(fill) = turn.lead() {
+            fill.withdraw_offers();
+        }
+        actions.push(Action::StopPrefill(id));
+    }
+
+    /// The prefill worker cannot deliver: the next one, or here.
+    fn replan(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
+        if self.turns.get(&id).is_some_and(|turn| turn.remote.is_some()) {
+            self.hang_up(id, actions);
+            self.ask_prefill(id, now, actions);
+        }
+    }
+
+    fn settled(
+        &mut self,
+        id: TurnId,
+        results: Vec<Settled>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(fill) = self.turns.get_mut(&id).and_then(Turn::lead) else {
+            results.into_iter().for_each(discard);
+            return;
+        };
+        let mut failed = false;
+        for result in results {
+            failed |= !fill.settled(result, &mut self.claims);
+        }
+        if failed {
+            self.replan(id, now, actions);
+        }
+    }
+
+    /// Takes in what has become available; a filled choice begins to decode.
+    fn progress(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
+        let limits = self.fill_limits(0);
+        let choices = self.turns[&id].choices.len();
+        for choice in 0..choices {
+            loop {
+                let turn = self.turns.get_mut(&id).expect("progress does not end turns");
+                let Phase::Filling(fill) = &mut turn.choices[choice].phase else { break };
+                match fill.advance(&self.blocks, &mut self.claims, limits) {
+                    Next::Done => self.filled(id, choice, actions),
+                    Next::Pull(pulls) => {
+                        let remote = turn.remote.as_ref().expect("offers come from a call");
+                        let peer = remote.candidate.peer.clone();
+                        let deadline = turn.request.deadline.min(now + self.limits.pull_timeout);
+                        actions.push(Action::Pull(id, peer, pulls, deadline));
+                    }
+                    Next::Wait | Next::Compute(_) => {
+                        if self.is_stranded(id) {
+                            self.replan(id, now, actions);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the prefill worker says that it has announced everything, and yet a block that
+    /// nobody is working on is missing.
+    fn is_stranded(&self, id: TurnId) -> bool {
+        let turn = &self.turns[&id];
+        let Phase::Filling(fill) = &turn.choices[0].phase else { return false };
+        turn.remote.as_ref().is_some_and(|remote| remote.done)
+            && fill.is_waiting_for_offer(&self.claims)
+    }
+
+    fn filled(&mut self, id: TurnId, choice: usize, actions: &mut Vec<Action>) {
+        let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
+        let phase = std::mem::replace(&mut turn.choices[choice].phase, Phase::Ended);
+        let Phase::Filling(fill) = phase else { panic!("only a filling choice is filled") };
+        let report = fill.report();
+        let sequence = fill.into_sequence();
+        if !std::mem::replace(&mut turn.filled, true) {
+            let block_tokens = sequence.block_tokens();
+            turn.report.cached_tokens += report.found_blocks * block_tokens;
+            turn.report.pulled_tokens = report.pulled_blocks * block_tokens;
+            turn.report.pulled_blocks = report.pulled_blocks;
+            turn.report.pulled_bytes = report.pulled_bytes;
+            turn.report.computed_tokens = sequence.tokens().len() as u32
+                - (report.found_blocks + report.pulled_blocks) * block_tokens;
+            if let Some(remote) = &turn.remote {
+                turn.report.prefill_worker = remote.candidate.peer.worker.0;
+            }
+            for other in 1..turn.choices.len() {
+                if matches!(turn.choices[other].phase, Phase::Waiting) {
+                    let key = SeqKey(self.next_seq);
+                    self.next_seq += 1;
+                    turn.choices[other].phase = Phase::Decoding(sequence.fork(key));
+                }
+            }
+        }
+        turn.choices[choice].phase = Phase::Decoding(sequence);
+        if choice == 0 {
+            self.hang_up(id, actions);
+        }
+    }
+
+    /// A preempted choice continues where there is room for all it has and a block more.
+    fn resume_preempted(&mut self, id: TurnId) {
+        for choice in 0..self.turns[&id].choices.len() {
+            let turn = &self.turns[&id];
+            let Phase::Preempted(tokens) = &turn.choices[choice].phase else { continue };
+            let chain_key = turn.request.chain_key.clone();
+            let block_tokens = chain_key.block_tokens as usize;
+            if tokens.len() / block_tokens + 2 > self.blocks.available() as usize {
+                continue;
+            }
+            let goal = (tokens.len() - 1) / block_tokens;
+            let tokens = tokens.clone();
+            let sequence = Sequence::new(self.mint_seq(), chain_key, tokens);
+            let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
+            turn.choices[choice].phase = Phase::Filling(Fill::new(sequence, goal, 0));
+        }
+    }
+
+    /// Ends a turn with a typed failure.
+    pub(crate) fn fail(&mut self, id: TurnId, failure: Failure, actions: &mut Vec<Action>) {
+        let Some(turn) = self.turns.get(&id) else { return };
+        let news = News::Failed(failure);
+        let update = Update { request: turn.request.request, choice: 0, news };
+        actions.push(Action::Update(turn.request.router, update));
+        self.end_turn(id, actions);
+    }
+
+    /// Ends a choice; the turn, where it was the last one.
+    pub(crate) fn end_choice(&mut self, id: TurnId, choice: usize, actions: &mut Vec<Action>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        if turn.choices.iter().any(|choice| matches!(choice.phase, Phase::Waiting)) {
+            // Nothing is drawn yet, so a router has no reason to end one choice, and the first
+            // one is bringing the blocks of all.
+            return;
+        }
+        let choice = &mut turn.choices[choice];
+        if let Some(seq) = choice.seq() {
+            self.claims.release_all(seq);
+            self.forgotten.push(seq);
+        }
+        choice.phase = Phase::Ended;
+        if turn.is_over() {
+            self.end_turn(id, actions);
+        }
+    }
+
+    /// Ends a turn in whatever phase it is. What it sealed stays in the pool.
+    fn end_turn(&mut self, id: TurnId, actions: &mut Vec<Action>) {
+        self.hang_up(id, actions);
+        let Some(turn) = self.turns.remove(&id) else { return };
+        self.names.remove(&(turn.request.router, turn.request.request));
+        if turn.admitted.is_some() {
+            self.credit_used -= turn.credit;
+        }
+        for seq in turn.choices.iter().filter_map(crate::turn::Choice::seq) {
+            self.claims.release_all(seq);
+            self.forgotten.push(seq);
+        }
+    }
+
+    pub(crate) fn fill_limits(&self, compute_tokens: u32) -> FillLimits {
+        FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens }
+    }
+
+    fn mint_seq(&mut self) -> SeqKey {
+        let key = SeqKey(self.next_seq);
+        self.next_seq += 1;
+        key
+    }
+
+    /// Turns that fit, the most urgent first.
+    pub(crate) fn order(&self, now: Duration, fits: impl Fn(&Turn) -> bool) -> Vec<TurnId> {
+        let ageing_ms = self.limits.ageing.as_millis().max(1);
+        let mut turns: Vec<_> = self.turns.iter().filter(|(_, turn)| fits(turn)).collect();
+        turns.sort_by_key(|(id, turn)| {
+            let age = (now.saturating_sub(turn.arrived).as_millis() / ageing_ms) as i64;
+            (Reverse(i64::from(turn.request.priority) + age), turn.request.deadline, **id)
+        });
+        turns.into_iter().map(|(id, _)| *id).collect()
+    }
+}

@@ -1,0 +1,208 @@
+//! One turn on a decode worker: what was asked, and its choices from the first block to the last
+//! token.
+
+use baton_proto::ids::{LeaseId, RequestId, SeqKey, TokenId};
+use baton_proto::ir::Sampling;
+use baton_transfer::Peer;
+use baton_worker::fill::Fill;
+use baton_worker::sequence::{ChainKey, Sequence};
+use std::time::Duration;
+
+/// A turn, numbered by the schedule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TurnId(pub u64);
+
+/// An attached router, numbered by the daemon.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RouterId(pub u64);
+
+/// A prefill worker that may be asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// URI of its gRPC service.
+    pub uri: String,
+    /// Where its blocks can be pulled from.
+    pub peer: Peer,
+}
+
+/// When a choice ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StopRule {
+    /// Answer tokens at most, within the context.
+    pub max_tokens: u32,
+    /// No end before that many.
+    pub min_tokens: u32,
+    /// Tokens that end the answer: the model's own, unless ignored, and the request's.
+    pub end_ids: Vec<TokenId>,
+}
+
+/// What a router submits.
+#[derive(Clone, Debug)]
+pub struct TurnRequest {
+    /// Who asks.
+    pub router: RouterId,
+    /// The router's name for it.
+    pub request: RequestId,
+    /// The prompt; not empty.
+    pub tokens: Vec<TokenId>,
+    /// What decides its hash chain.
+    pub chain_key: ChainKey,
+    /// Number of choices, at least 1.
+    pub choices: u16,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// When a choice ends.
+    pub stop: StopRule,
+    /// Log-probabilities wanted, with that many alternatives.
+    pub logprobs: Option<u8>,
+    /// Larger is more urgent.
+    pub priority: i32,
+    /// Expected answer length in tokens.
+    pub osl: u32,
+    /// On this process's clock.
+    pub deadline: Duration,
+    /// Prefill workers to ask, the best first; none: compute here.
+    pub candidates: Vec<Candidate>,
+}
+
+impl TurnRequest {
+    /// Blocks that the prompt and the expected answers take, at most.
+    pub fn credit_blocks(&self) -> usize {
+        let block_tokens = self.chain_key.block_tokens as usize;
+        let osl = self.osl.min(self.stop.max_tokens) as usize;
+        let first = (self.tokens.len() + osl).div_ceil(block_tokens);
+        let other = osl.div_ceil(block_tokens) + 1;
+        first + other * (usize::from(self.choices) - 1)
+    }
+}
+
+/// How far a choice is.
+#[derive(Debug)]
+pub enum Phase {
+    /// The first choice brings the prompt's whole blocks; this one takes them from it.
+    Waiting,
+    /// Whole blocks come together.
+    Filling(Fill),
+    /// Every step draws a token.
+    Decoding(Sequence),
+    /// Its memory was needed for others: the tokens so far, to be continued.
+    Preempted(Vec<TokenId>),
+    /// Nothing more will come.
+    Ended,
+}
+
+/// One of a turn's answers.
+#[derive(Debug)]
+pub struct Choice {
+    /// How far it is.
+    pub phase: Phase,
+    /// Tokens drawn.
+    pub drawn: u32,
+}
+
+impl Choice {
+    /// The engine's name for it, where the engine knows it.
+    pub fn seq(&self) -> Option<SeqKey> {
+        match &self.phase {
+            Phase::Filling(fill) => Some(fill.sequence().key()),
+            Phase::Decoding(sequence) => Some(sequence.key()),
+            Phase::Waiting | Phase::Preempted(_) | Phase::Ended => None,
+        }
+    }
+}
+
+/// A call of `Prefill.Compute` under way.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// Who computes.
+    pub candidate: Candidate,
+    /// Everything is announced.
+    pub done: bool,
+    /// The lease on this worker's own blocks that the other side may pull.
+    pub lease: Option<LeaseId>,
+}
+
+/// What a turn cost so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Prompt tokens found in a cache, on either side.
+    pub cached_tokens: u32,
+    /// Prompt tokens whose blocks were pulled.
+    pub pulled_tokens: u32,
+    /// Prompt tokens computed here.
+    pub computed_tokens: u32,
+    /// Blocks pulled.
+    pub pulled_blocks: u32,
+    /// Bytes pulled.
+    pub pulled_bytes: u64,
+    /// From arrival to admission.
+    pub queue: Duration,
+    /// From the last announcement to the first step that drew.
+    pub handover: Duration,
+    /// From admission to the first token.
+    pub prefill: Duration,
+    /// The prefill worker that delivered; 0: none.
+    pub prefill_worker: u32,
+}
+
+/// A turn.
+#[derive(Debug)]
+pub struct Turn {
+    /// What was asked.
+    pub request: TurnRequest,
+    /// When it came.
+    pub arrived: Duration,
+    /// When it got its credit.
+    pub admitted: Option<Duration>,
+    /// Blocks promised to it.
+    pub credit: usize,
+    /// Its answers.
+    pub choices: Vec<Choice>,
+    /// The prefill call under way.
+    pub remote: Option<Remote>,
+    /// Candidates asked so far.
+    pub asked: usize,
+    /// When the latest block was announced.
+    pub last_announced: Option<Duration>,
+    /// Whether the prompt's whole blocks were at hand once.
+    pub filled: bool,
+    /// What it cost.
+    pub report: Report,
+}
+
+impl Turn {
+    /// A turn that has just come.
+    pub fn new(request: TurnRequest, credit: usize, now: Duration) -> Self {
+        let choice = |_| Choice { phase: Phase::Waiting, drawn: 0 };
+        Self {
+            arrived: now,
+            admitted: None,
+            credit,
+            choices: (0..request.choices).map(choice).collect(),
+            remote: None,
+            asked: 0,
+            last_announced: None,
+            filled: false,
+            report: Report::default(),
+            request,
+        }
+    }
+
+    /// Prompt length in tokens.
+    pub fn prompt_len(&self) -> u32 {
+        self.request.tokens.len() as u32
+    }
+
+    /// The first choice, while it brings the prompt's blocks.
+    pub fn lead(&mut self) -> Option<&mut Fill> {
+        match &mut self.choices[0].phase {
+            Phase::Filling(fill) => Some(fill),
+            _ => None,
+        }
+    }
+
+    /// Whether every choice has ended.
+    pub fn is_over(&self) -> bool {
+        self.choices.iter().all(|choice| matches!(choice.phase, Phase::Ended))
+    }
+}

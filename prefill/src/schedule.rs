@@ -1,0 +1,318 @@
+//! The prefill schedule: prompts become sealed blocks, announced in order as they are done.
+//!
+//! A pure core. Jobs wait in order of (priority with age, deadline, arrival). A job reserves the
+//! blocks of its whole prompt before it begins, so that it can always finish; it keeps what it
+//! announced under a lease until its caller ends the call. Equal work is joined by hash: a job
+//! whose next block is being made by another one waits for it and takes it from the pool.
+
+use crate::job::{Job, JobFailure, JobId, JobReport, JobRequest, Phase};
+use baton_engine::api::{Batch, StepOutput};
+use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::SeqKey;
+use baton_transfer::{Peer, Pull, Settled};
+use baton_worker::blocks::Blocks;
+use baton_worker::claims::Claims;
+use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::plan::{LoadReport, Plan, Schedule, Segment};
+use baton_worker::sequence::Sequence;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What happens to the schedule.
+#[derive(Debug)]
+pub enum Event {
+    /// A decode worker wants blocks.
+    Compute(JobId, Box<JobRequest>),
+    /// The caller has ended the call, for whatever reason.
+    Cancel(JobId),
+    /// Pulls have ended.
+    Settled(JobId, Vec<Settled>),
+}
+
+/// What the schedule wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell the caller that these blocks can be pulled.
+    Announce(JobId, Vec<BlockDescriptor>),
+    /// Tell the caller that all are announced.
+    Done(JobId, JobReport),
+    /// Tell the caller that nothing more will come.
+    Fail(JobId, JobFailure),
+    /// Start these pulls, and send [`Event::Settled`].
+    Pull(JobId, Peer, Vec<Pull>, Duration),
+}
+
+/// Bounds and sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Jobs accepted at a time.
+    pub jobs_max: usize,
+    /// Positions of one job in one step.
+    pub chunk_tokens: u32,
+    /// Positions in one step.
+    pub batch_tokens: u32,
+    /// Blocks a job pulls at a time.
+    pub pull_window_blocks: usize,
+    /// How long announced blocks are kept without a renewal.
+    pub lease_ttl: Duration,
+    /// Waiting that long counts as one step of priority.
+    pub ageing: Duration,
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct PrefillSchedule {
+    blocks: Blocks,
+    claims: Claims,
+    limits: Limits,
+    jobs: BTreeMap<JobId, Job>,
+    /// Blocks promised to begun jobs.
+    reserved_blocks: usize,
+    next_seq: u64,
+    /// What the step under way computes, by job.
+    in_step: Vec<(JobId, u32)>,
+    forgotten: Vec<SeqKey>,
+}
+
+impl Schedule for PrefillSchedule {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
+        match event {
+            Event::Compute(id, request) => self.accept(id, *request, now, actions),
+            Event::Cancel(id) => self.end(id),
+            Event::Settled(id, results) => self.settled(id, results),
+        }
+        self.pump(now, actions);
+    }
+
+    fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
+        let mut plan = Plan::default();
+        let mut budget = self.limits.batch_tokens;
+        self.in_step.clear();
+        for id in self.order(now, Phase::is_filling) {
+            if budget == 0 {
+                break;
+            }
+            let compute_tokens = self.limits.chunk_tokens.min(budget);
+            let Some(segment) = self.plan_job(id, compute_tokens, now, actions) else { continue };
+            budget -= segment.count;
+            self.in_step.push((id, segment.count));
+            plan.segments.push(segment);
+        }
+        (!plan.segments.is_empty()).then_some(plan)
+    }
+
+    fn batch(&self, plan: Plan) -> Batch<'_> {
+        let item = |(segment, (id, _)): (Segment, &(JobId, u32))| {
+            let fill = self.jobs[id].fill().expect("a planned job is filling");
+            fill.item(segment.count, segment.drafts)
+        };
+        Batch { items: plan.segments.into_iter().zip(&self.in_step).map(item).collect() }
+    }
+
+    fn stepped(&mut self, output: StepOutput, now: Duration, actions: &mut Vec<Action>) {
+        for (item, (id, count)) in output.items.into_iter().zip(std::mem::take(&mut self.in_step)) {
+            let job = self.jobs.get_mut(&id).expect("no job ends during a step");
+            let fill = job.fill_mut().expect("a planned job is filling");
+            fill.absorb(count, item.drafts, &self.blocks, &mut self.claims);
+        }
+        self.pump(now, actions);
+    }
+
+    fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.blocks.expire(now);
+        let late: Vec<JobId> =
+            self.jobs.iter().filter(|(_, job)| job.request.deadline <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            actions.push(Action::Fail(id, JobFailure::Deadline));
+            self.end(id);
+        }
+        for job in self.jobs.values() {
+            if let Some(lease) = job.lease {
+                self.blocks.renew(lease, self.limits.lease_ttl, now);
+            }
+        }
+        self.pump(now, actions);
+    }
+
+    fn forgotten(&mut self) -> Vec<SeqKey> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    fn load(&self) -> LoadReport {
+        let mut load = LoadReport::default();
+        for job in self.jobs.values() {
+            match &job.phase {
+                Phase::Queued(sequence) => {
+                    load.queued += 1;
+                    load.pending_tokens += sequence.tokens().len() as u64;
+                }
+                Phase::Filling(fill) => {
+                    load.running += 1;
+                    let missing = fill.goal() - fill.have();
+                    load.pending_tokens +=
+                        missing as u64 * u64::from(fill.sequence().block_tokens());
+                }
+                Phase::Announced => {}
+            }
+        }
+        load
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+}
+
+impl PrefillSchedule {
+    /// An empty schedule over a worker's blocks.
+    pub fn new(blocks: Blocks, limits: Limits) -> Self {
+        Self {
+            blocks,
+            claims: Claims::default(),
+            limits,
+            jobs: BTreeMap::new(),
+            reserved_blocks: 0,
+            next_seq: 1,
+            in_step: Vec::new(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    fn accept(&mut self, id: JobId, request: JobRequest, now: Duration, actions: &mut Vec<Action>) {
+        let slots = self.blocks.arena().slots() as usize;
+        let goal = request.goal();
+        let failure = if self.jobs.len() >= self.limits.jobs_max {
+            Some(JobFailure::Overloaded)
+        } else if goal > slots {
+            Some(JobFailure::TooLarge { blocks: goal, slots })
+        } else if request.deadline <= now {
+            Some(JobFailure::Deadline)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            actions.push(Action::Fail(id, failure));
+            return;
+        }
+        if goal <= request.from_block {
+            actions.push(Action::Done(id, JobReport::default()));
+            return;
+        }
+        let key = SeqKey(self.next_seq);
+        self.next_seq += 1;
+        let sequence = Sequence::new(key, request.chain_key.clone(), request.tokens.clone());
+        self.jobs.insert(id, Job::queued(request, sequence, now));
+    }
+
+    /// Ends a job in whatever phase it is. What it sealed stays in the pool for others.
+    fn end(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if let Some(lease) = job.lease {
+            self.blocks.release(lease);
+        }
+        if !matches!(job.phase, Phase::Queued(_)) {
+            self.reserved_blocks -= job.request.goal();
+        }
+        if let Phase::Filling(fill) = &job.phase {
+            self.claims.release_all(fill.sequence().key());
+            self.forgotten.push(fill.sequence().key());
+        }
+    }
+
+    fn settled(&mut self, id: JobId, results: Vec<Settled>) {
+        let Some(fill) = self.jobs.get_mut(&id).and_then(Job::fill_mut) else {
+            // The job is gone: the transport is quiet, so the slots can go back.
+            results.into_iter().for_each(discard);
+            return;
+        };
+        let mut failed = false;
+        for result in results {
+            failed |= !fill.settled(result, &mut self.claims);
+        }
+        if failed {
+            // The caller cannot deliver: compute what it said it had.
+            fill.withdraw_offers();
+        }
+    }
+
+    /// Begins what fits, takes what has become available, announces what is new.
+    fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let slots = self.blocks.arena().slots() as usize;
+        for id in self.order(now, Phase::is_queued) {
+            let job = self.jobs.get_mut(&id).expect("listed jobs exist");
+            if self.reserved_blocks + job.request.goal() > slots {
+                break;
+            }
+            self.reserved_blocks += job.request.goal();
+            job.begin(now);
+        }
+        for id in self.order(now, Phase::is_filling) {
+            self.advance(id, 0, now, actions);
+        }
+    }
+
+    fn plan_job(
+        &mut self,
+        id: JobId,
+        compute_tokens: u32,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> Option<Segment> {
+        let count = self.advance(id, compute_tokens, now, actions)?;
+        let fill = self.jobs.get_mut(&id).and_then(Job::fill_mut)?;
+        let seq = fill.sequence().key();
+        let Some(drafts) = fill.lend(count, &self.blocks) else {
+            self.claims.release_all(seq);
+            return None;
+        };
+        Some(Segment { seq, count, drafts })
+    }
+
+    /// Moves one job on; returns how many positions it wants to compute.
+    fn advance(
+        &mut self,
+        id: JobId,
+        compute_tokens: u32,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> Option<u32> {
+        let limits =
+            FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
+        let job = self.jobs.get_mut(&id)?;
+        let next = job.fill_mut()?.advance(&self.blocks, &mut self.claims, limits);
+        let compute = match next {
+            Next::Compute(count) => Some(count),
+            Next::Pull(pulls) => {
+                let peer = job.request.held_by.clone().expect("offers come with their peer");
+                actions.push(Action::Pull(id, peer, pulls, job.request.deadline));
+                None
+            }
+            Next::Wait | Next::Done => None,
+        };
+        if !job.announce(id, &self.blocks, self.limits.lease_ttl, now, actions) {
+            actions.push(Action::Fail(id, JobFailure::Overloaded));
+            self.end(id);
+            return None;
+        }
+        if let Some(done) = job.finish(now) {
+            self.forgotten.push(done.seq);
+            actions.push(Action::Done(id, done.report));
+        }
+        compute
+    }
+
+    /// Jobs in a phase, the most urgent first.
+    fn order(&self, now: Duration, phase: fn(&Phase) -> bool) -> Vec<JobId> {
+        let ageing_ms = self.limits.ageing.as_millis().max(1);
+        let mut jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| phase(&job.phase)).collect();
+        jobs.sort_by_key(|(id, job)| {
+            let age = (now.saturating_sub(job.arrived).as_millis() / ageing_ms) as i64;
+            (Reverse(i64::from(job.request.priority) + age), job.request.deadline, **id)
+        });
+        jobs.into_iter().map(|(id, _)| *id).collect()
+    }
+}
