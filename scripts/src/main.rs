@@ -1,39 +1,68 @@
 //! `cargo xtask`: the project's own commands.
 #![forbid(unsafe_code)]
 
+mod ci;
+mod clients;
 mod failure;
 #[cfg(feature = "gen")]
 mod gen_proto;
 mod source;
+mod test;
 mod tidy;
 
 use failure::Failure;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
+cargo xtask ci                   everything that must pass before a merge, stage by stage
+cargo xtask gate                 the same with the tests' long forms, before a release
 cargo xtask tidy [--no-clippy]   the rules of the house, formatting and lints
-cargo xtask gen                  the generated code of proto (needs `--features gen`)";
+cargo xtask test [--e2e]         the tests of all crates, or those that start whole clusters
+cargo xtask clients              the Python clients against a cluster of this build
+cargo xtask gen [--check]        the generated code of proto (needs `--features gen`)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let root = root();
     let done = match words[..] {
+        ["ci"] => ci::run(&root, ci::Length::Ci),
+        ["gate"] => ci::run(&root, ci::Length::Gate),
         ["tidy"] => tidy::run(&root, true),
         ["tidy", "--no-clippy"] => tidy::run(&root, false),
-        ["gen"] => generate(&root),
+        ["test"] => test::run(&root, test::Part::Rooms),
+        ["test", "--e2e"] => test::run(&root, test::Part::EndToEnd),
+        ["clients"] => return clients(&root),
+        ["gen"] => generate(&root, false),
+        ["gen", "--check"] => generate(&root, true),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(64);
         }
     };
+    code(done)
+}
+
+fn code(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The one command that may find that the machine lacks what it needs.
+fn clients(root: &Path) -> ExitCode {
+    match clients::run(root) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(clients::Stop::Skipped(reason)) => {
+            println!("SKIPPED the client tests: {reason}");
+            ExitCode::from(ci::SKIPPED)
+        }
+        Err(clients::Stop::Failed(failure)) => code(Err(failure)),
     }
 }
 
@@ -45,12 +74,14 @@ fn root() -> PathBuf {
 }
 
 #[cfg(feature = "gen")]
-fn generate(root: &std::path::Path) -> Result<(), Failure> {
-    gen_proto::run(root).map_err(|error| Failure::new(format!("gen: {error}")))
+fn generate(root: &Path, check: bool) -> Result<(), Failure> {
+    let done = if check { gen_proto::check(root) } else { gen_proto::write(root) };
+    done.map_err(|error| Failure::new(format!("gen: {error}")))
 }
 
 #[cfg(not(feature = "gen"))]
-fn generate(_root: &std::path::Path) -> Result<(), Failure> {
-    let command = "cargo run --package xtask --features gen -- gen";
+fn generate(_root: &Path, check: bool) -> Result<(), Failure> {
+    let check = if check { " --check" } else { "" };
+    let command = format!("cargo run --package xtask --features gen -- gen{check}");
     Err(Failure::new(format!("gen: the protobuf compiler is not built in; run `{command}`")))
 }
