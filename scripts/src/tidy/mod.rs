@@ -77,9 +77,10 @@ impl File {
         }
     }
 
-    /// Files that hold nothing but tests.
+    /// Files that hold nothing but tests, such as `tests.rs` or `pool_tests.rs`.
     fn is_test(&self) -> bool {
-        self.path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+        let folder = |part| matches!(part, "tests" | "benches");
+        self.path.ends_with("tests.rs") || self.path.split('/').any(folder)
     }
 
     fn finding(&self, line: usize, message: impl Into<String>) -> Finding {

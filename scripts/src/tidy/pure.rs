@@ -120,6 +120,7 @@ mod tests {
                     ("router/src/choose/cost.rs", &text),
                     ("router/src/serve.rs", &text),
                     ("kv/tests/pool.rs", &text),
+                    ("kv/src/pool_tests.rs", &text),
                 ],
             );
             let expected =
