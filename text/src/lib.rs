@@ -1,1 +1,19 @@
 //! Text to token ids and back: tokenizer, chat template, incremental detokeniser.
+//!
+//! A [`TextModel`] is what a checkpoint directory says about text. It is loaded once and shared
+//! by an `Arc`; everything else here is the state of one answer.
+
+mod decoder;
+mod detokenizer;
+mod error;
+mod files;
+mod model;
+mod pieces;
+mod stop;
+mod synthetic;
+mod template;
+
+pub use detokenizer::Detokenizer;
+pub use error::{EncodeError, LoadError, PromptError, RenderError};
+pub use model::{Clock, Limits, TextModel};
+pub use stop::{StopHit, StopStep, StopStrings};

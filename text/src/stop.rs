@@ -1,0 +1,256 @@
+//! Stop strings, found in a text that arrives in pieces.
+//!
+//! Text that may turn out to be the beginning of a stop string is held back, and nothing else is:
+//! the held part is the longest suffix that is a prefix of some stop string. The result does not
+//! depend on how the text was cut: the stop string that is complete first wins, among several that
+//! end at the same place the longest.
+
+use std::collections::VecDeque;
+
+/// Looks for stop strings in the text of one answer; see the module's documentation.
+#[derive(Clone, Debug)]
+pub struct StopStrings {
+    patterns: Vec<Pattern>,
+    /// Text that may still become part of a stop string.
+    held: String,
+    /// Where `held` begins, in bytes of the whole text.
+    held_start: u64,
+    /// Pushed ids whose text begins before `held_start`.
+    settled_ids: u64,
+    /// The other pushed ids: where their text begins, and how many begin there.
+    open_ids: VecDeque<(u64, u64)>,
+    done: bool,
+}
+
+/// What one push lets through.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StopStep {
+    /// Text that certainly belongs to the answer.
+    pub text: String,
+    /// The answer has ended; later pushes give nothing.
+    pub hit: Option<StopHit>,
+}
+
+/// A stop string was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StopHit {
+    /// Which one, as an index into the list given to [`StopStrings::new`].
+    pub stop: usize,
+    /// How many of the pushed ids belong to the text before it. An id whose text lies on both
+    /// sides of the boundary belongs to it.
+    pub kept_ids: u64,
+}
+
+impl StopStrings {
+    /// A matcher for these strings. Empty ones never match.
+    pub fn new<S: AsRef<str>>(stops: &[S]) -> Self {
+        let patterns = stops.iter().enumerate();
+        let patterns = patterns.filter_map(|(i, stop)| Pattern::new(i, stop.as_ref())).collect();
+        Self {
+            patterns,
+            held: String::new(),
+            held_start: 0,
+            settled_ids: 0,
+            open_ids: VecDeque::new(),
+            done: false,
+        }
+    }
+
+    /// The text that one further id has produced; it may be empty.
+    pub fn push(&mut self, text: &str) -> StopStep {
+        if self.done {
+            return StopStep::default();
+        }
+        let start = self.held_start + self.held.len() as u64;
+        match self.open_ids.back_mut() {
+            Some((at, count)) if *at == start => *count += 1,
+            _ => self.open_ids.push_back((start, 1)),
+        }
+        self.scan(text)
+    }
+
+    /// The last text, which no further id produced, and the end: nothing is held back any more.
+    pub fn finish(&mut self, tail: &str) -> StopStep {
+        if self.done {
+            return StopStep::default();
+        }
+        let mut step = self.scan(tail);
+        self.done = true;
+        step.text.push_str(&std::mem::take(&mut self.held));
+        step
+    }
+
+    fn scan(&mut self, text: &str) -> StopStep {
+        let old = self.held.len();
+        self.held.push_str(text);
+        for (i, byte) in text.bytes().enumerate() {
+            let mut found: Option<(usize, usize)> = None;
+            for pattern in &mut self.patterns {
+                if pattern.advance(byte) && found.is_none_or(|(_, len)| pattern.bytes.len() > len) {
+                    found = Some((pattern.index, pattern.bytes.len()));
+                }
+            }
+            if let Some((stop, len)) = found {
+                return self.end(stop, old + i + 1 - len);
+            }
+        }
+        let open = self.patterns.iter().map(|p| p.matched).max().unwrap_or(0);
+        StopStep { text: self.release(self.held.len() - open), hit: None }
+    }
+
+    /// The answer ends `at` bytes into the held text.
+    fn end(&mut self, stop: usize, at: usize) -> StopStep {
+        let text = self.release(at);
+        self.done = true;
+        self.held.clear();
+        StopStep { text, hit: Some(StopHit { stop, kept_ids: self.settled_ids }) }
+    }
+
+    /// Lets the first `len` bytes of the held text go.
+    fn release(&mut self, len: usize) -> String {
+        let rest = self.held.split_off(len);
+        let text = std::mem::replace(&mut self.held, rest);
+        self.held_start += len as u64;
+        while let Some(&(at, count)) = self.open_ids.front()
+            && at < self.held_start
+        {
+            self.settled_ids += count;
+            self.open_ids.pop_front();
+        }
+        text
+    }
+}
+
+/// One stop string with its Knuth-Morris-Pratt table.
+#[derive(Clone, Debug)]
+struct Pattern {
+    index: usize,
+    bytes: Vec<u8>,
+    /// For every prefix, the length of its longest proper suffix that is a prefix too.
+    fallback: Vec<usize>,
+    /// How many leading bytes the end of the text matches.
+    matched: usize,
+}
+
+impl Pattern {
+    fn new(index: usize, text: &str) -> Option<Self> {
+        let bytes = text.as_bytes().to_vec();
+        let mut fallback = vec![0; bytes.len()];
+        let mut len = 0;
+        for i in 1..bytes.len() {
+            while len > 0 && bytes[i] != bytes[len] {
+                len = fallback[len - 1];
+            }
+            len += usize::from(bytes[i] == bytes[len]);
+            fallback[i] = len;
+        }
+        (!bytes.is_empty()).then_some(Self { index, bytes, fallback, matched: 0 })
+    }
+
+    /// Takes one byte of text; true if the whole string has just been matched. The search ends
+    /// there, so the state after a match does not matter.
+    fn advance(&mut self, byte: u8) -> bool {
+        while self.matched > 0 && self.bytes[self.matched] != byte {
+            self.matched = self.fallback[self.matched - 1];
+        }
+        self.matched += usize::from(self.bytes[self.matched] == byte);
+        self.matched == self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The whole answer, decided with the whole text in hand.
+    fn naive(pieces: &[String], stops: &[String]) -> (String, Option<StopHit>) {
+        let text: String = pieces.concat();
+        for end in 1..=text.len() {
+            let hits = stops.iter().enumerate().filter(|(_, stop)| {
+                !stop.is_empty() && text.as_bytes()[..end].ends_with(stop.as_bytes())
+            });
+            // The first of the longest, as the matcher does.
+            if let Some((stop, s)) = hits.rev().max_by_key(|(_, stop)| stop.len()) {
+                let start = end - s.len();
+                let mut offset = 0;
+                let mut kept_ids = 0;
+                for piece in pieces {
+                    kept_ids += u64::from(offset < start);
+                    offset += piece.len();
+                }
+                return (text[..start].to_owned(), Some(StopHit { stop, kept_ids }));
+            }
+        }
+        (text, None)
+    }
+
+    fn streamed(pieces: &[String], stops: &[String]) -> (String, Option<StopHit>) {
+        let mut matcher = StopStrings::new(stops);
+        let mut text = String::new();
+        for piece in pieces {
+            let step = matcher.push(piece);
+            text.push_str(&step.text);
+            if step.hit.is_some() {
+                assert_eq!(matcher.push("more"), StopStep::default());
+                assert_eq!(matcher.finish("more"), StopStep::default());
+                return (text, step.hit);
+            }
+            let longest = stops.iter().map(String::len).max().unwrap_or(0);
+            assert!(matcher.held.len() < longest.max(1), "more is held back than may matter");
+        }
+        let step = matcher.finish("");
+        text.push_str(&step.text);
+        (text, step.hit)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn agrees_with_a_search_of_the_whole_text(
+            pieces in prop::collection::vec("[abé☃]{0,4}", 0..12),
+            stops in prop::collection::vec("[abé☃]{0,5}", 0..4),
+        ) {
+            prop_assert_eq!(streamed(&pieces, &stops), naive(&pieces, &stops));
+        }
+    }
+
+    #[test]
+    fn holds_back_only_what_may_become_a_stop_string() {
+        let mut stops = StopStrings::new(&["\nUser:", "END"]);
+        assert_eq!(stops.push("hello E").text, "hello ");
+        assert_eq!(stops.push("N").text, "");
+        assert_eq!(stops.push("X\nUse").text, "ENX");
+        let step = stops.push("r: hi");
+        assert_eq!((step.text.as_str(), step.hit), ("", Some(StopHit { stop: 0, kept_ids: 3 })));
+    }
+
+    #[test]
+    fn the_tail_is_searched_too() {
+        let mut stops = StopStrings::new(&["ab"]);
+        assert_eq!(stops.push("xa").text, "x");
+        let step = stops.finish("bc");
+        assert_eq!(
+            step,
+            StopStep { text: String::new(), hit: Some(StopHit { stop: 0, kept_ids: 1 }) }
+        );
+    }
+
+    #[test]
+    fn without_a_hit_everything_is_let_through() {
+        let mut stops = StopStrings::new(&["abc"]);
+        assert_eq!(stops.push("ab").text, "");
+        assert_eq!(stops.finish("").text, "ab");
+    }
+
+    #[test]
+    fn ids_without_text_cost_no_memory() {
+        let mut stops = StopStrings::new(&["abc"]);
+        for _ in 0..1000 {
+            stops.push("");
+        }
+        assert_eq!(stops.open_ids.len(), 1);
+        assert_eq!(stops.push("xabc").hit.unwrap().kept_ids, 1001);
+    }
+}
