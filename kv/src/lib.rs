@@ -13,13 +13,15 @@
 //! ```
 //!
 //! [`hash`] computes identities, [`record`] is what lies beside a block in memory that others may
-//! read, [`pool`] keeps the slots of one worker, and [`events`] tells about them.
+//! read, [`pool`] keeps the slots of one worker, [`events`] tells about them, and [`index`] is what
+//! a router makes of the events of all workers.
 #![forbid(unsafe_code)]
 
 mod block;
 pub mod events;
 mod guard;
 pub mod hash;
+pub mod index;
 pub mod lease;
 pub mod pool;
 pub mod record;
