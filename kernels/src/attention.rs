@@ -197,7 +197,9 @@ impl<F: Fn(usize) -> usize> Kernel for Task<'_, F> {
                 let first = query * group;
                 out.copy_from_slice(&scratch.total.value[first * dim..(first + group) * dim]);
                 for (out, sum) in out.chunks_exact_mut(dim).zip(&scratch.total.sum[first..]) {
-                    out.iter_mut().for_each(|x| *x /= sum);
+                    for x in out {
+                        *x /= sum;
+                    }
                 }
             }
         });
@@ -267,9 +269,9 @@ impl Queries<'_> {
                 // SAFETY: `rows` rows from `row` on exist; `keys` holds at least `count` keys.
                 unsafe {
                     if tall {
-                        self.score_rows::<S, MR, NR>(row, begin, &keys[..], count, q, p);
+                        self.score_rows::<S, MR, NR>(row, begin, keys, count, q, p);
                     } else {
-                        self.score_rows::<S, 1, NR>(row, begin, &keys[..], count, q, p);
+                        self.score_rows::<S, 1, NR>(row, begin, keys, count, q, p);
                     }
                 }
                 row += rows;

@@ -13,6 +13,9 @@
 #![allow(clippy::inline_always)]
 // Tiles are arrays indexed by row and column at once; iterators would hide the shape.
 #![allow(clippy::needless_range_loop)]
+// Bits are what is promised, and loads that ask for no alignment may take any pointer.
+#![cfg_attr(test, allow(clippy::float_cmp))]
+#![allow(clippy::cast_ptr_alignment)]
 
 mod attention;
 mod dots;
