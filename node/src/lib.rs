@@ -1,1 +1,28 @@
-//! What every daemon is: configuration, telemetry, tracked tasks and drain, limits, the admin endpoint.
+//! What every daemon is, before it is a router, a prefill or a decode worker.
+//!
+//! A daemon's main reads from these modules as a story: [`telemetry`] is set up, [`config`] is
+//! loaded without binding anything, [`limits`] are raised and checked, an [`identity`] is taken,
+//! [`serve`] binds and answers, [`task`] runs what has to run, and [`drain`] ends it. Whatever
+//! goes wrong on the way becomes one line and an [`exit`] code.
+//!
+//! Absent on purpose: anything about models, blocks or requests. This crate knows processes.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod drain;
+pub mod exit;
+pub mod identity;
+pub mod limits;
+pub mod metrics;
+pub mod redacted;
+pub mod serve;
+pub mod task;
+pub mod telemetry;
+
+pub use drain::Drain;
+pub use exit::{Exit, Failure, Hint};
+pub use redacted::Redacted;
+pub use task::Tasks;

@@ -1,0 +1,178 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tower::ServiceExt;
+
+use super::ServeConfig;
+use super::activity::{Activity, Limit, Observed};
+use super::body::{Bounded, Counted};
+use crate::Tasks;
+use crate::config::ByteSize;
+
+/// The head of a request, all its headers together.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Streams that a peer may open and reset before we have looked at them.
+const PENDING_RESETS_MAX: usize = 32;
+/// Streams that we may have to reset because a peer broke the protocol.
+const ERROR_RESETS_MAX: usize = 128;
+/// What a peer may send on one stream, and on all of a connection, before we read it.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What we keep of one stream's answer while the peer's window is closed.
+const SEND_BUFFER: usize = 64 << 10;
+/// An HTTP/2 peer that is alive answers a ping within this time; it is asked as often.
+const PING: Duration = Duration::from_secs(20);
+
+/// What one connection can make us hold, roughly: a closed window on the way in, as much on the
+/// way out, and its heads. Handlers account for their own.
+pub(super) const BYTES_MAX: ByteSize =
+    ByteSize(2 * CONNECTION_WINDOW as u64 + 4 * HEAD_BYTES_MAX as u64);
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(
+    socket: S,
+    peer: SocketAddr,
+    router: Router,
+    tasks: &Tasks,
+    config: &ServeConfig,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    let io = TokioIo::new(Observed::new(socket, &activity));
+    let builder = builder(tasks);
+    let service = service_fn(|request| {
+        answer(request, peer, router.clone(), tasks.clone(), *config, Arc::clone(&activity))
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut draining = pin!(tasks.drain().draining().fuse());
+    let mut alarm = pin!(sleep_until(Instant::now()));
+    let mut leave_by = None;
+
+    let cut = poll_fn(|cx| {
+        if draining.as_mut().poll(cx).is_ready() {
+            if activity.is_untouched() {
+                return Poll::Ready(None);
+            }
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, error, "the connection broke");
+                }
+                return Poll::Ready(None);
+            }
+            activity.register(cx);
+            let Some((deadline, limit)) = activity.deadline(config) else {
+                return Poll::Pending;
+            };
+            let deadline = leave_by.map_or(deadline, |by| deadline.max(by));
+            if alarm.deadline() != deadline {
+                alarm.as_mut().reset(deadline);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if limit != Limit::Idle || leave_by.is_some() {
+                return Poll::Ready(Some(limit));
+            }
+            // An idle peer is told that we leave, and has a moment to agree.
+            leave_by = Some(Instant::now() + config.header_timeout.0);
+            connection.as_mut().graceful_shutdown();
+        }
+    })
+    .await;
+    if let Some(limit) = cut {
+        tracing::debug!(%peer, ?limit, "cut a connection");
+    }
+}
+
+/// The protocols' own limits. Every one is written out: a default may change under us.
+fn builder(tasks: &Tasks) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(tasks.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Kept by `Activity`: hyper's timer would cut idle connections as well.
+        .header_read_timeout(None)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        // A client that closes has gone, and its request with it.
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(ERROR_RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+/// Answers one request. A panic in a handler costs that request alone.
+async fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    router: Router,
+    tasks: Tasks,
+    config: ServeConfig,
+    activity: Arc<Activity>,
+) -> Result<Response<Counted>, Infallible> {
+    let in_flight = activity.request();
+    let mut request = request.map(|body| Bounded::new(body, &config));
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            tasks.note_panic("request", panic.as_ref());
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    };
+    Ok(response.map(|body| Counted::new(body, in_flight)))
+}
+
+/// Runs the streams of HTTP/2 connections as tracked tasks. Their number is bounded by
+/// connections and [`STREAMS_MAX`].
+#[derive(Clone)]
+struct Streams(Tasks);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn("stream", stream);
+    }
+}

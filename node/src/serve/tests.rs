@@ -1,0 +1,1 @@
+//! What strangers, slow peers and many peers get.
