@@ -44,7 +44,7 @@ impl Digest {
         Self { lanes, words: 0 }
     }
 
-    /// Takes a piece in; pieces are whole words long, and their borders are part of the digest.
+    /// Takes a piece in, its first word into the first lane; pieces are whole words long.
     fn update(&mut self, piece: &[u8]) {
         let (words, rest) = piece.as_chunks::<WORD>();
         assert!(rest.is_empty(), "rows are whole words");
@@ -73,7 +73,8 @@ fn step(lane: u64, word: [u8; WORD]) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Bytes {
     rows: usize,
-    piece_bytes: usize,
+    /// Bytes of a position in a row.
+    piece: usize,
     block_tokens: usize,
     root: u64,
 }
@@ -84,7 +85,7 @@ impl Bytes {
         let (first, _) = weights.as_chunks::<WORD>();
         Self {
             rows: spec.heads as usize * spec.layers as usize * 2,
-            piece_bytes: spec.dim as usize * 4,
+            piece: spec.dim as usize * 4,
             block_tokens: spec.block_tokens as usize,
             root: first.iter().fold(0, |state, word| absorb(state, u64::from_le_bytes(*word))),
         }
@@ -129,9 +130,9 @@ impl Bytes {
     fn write_position(&self, block: &mut [u8], offset: usize, key: u64) {
         let mut counter = key;
         for row in 0..self.rows {
-            let start = row * self.row_bytes() + offset * self.piece_bytes;
-            let piece = &mut block[start..start + self.piece_bytes];
-            for word in piece.as_chunks_mut::<WORD>().0 {
+            let start = row * self.row_bytes() + offset * self.piece;
+            let bytes = &mut block[start..start + self.piece];
+            for word in bytes.as_chunks_mut::<WORD>().0 {
                 counter = counter.wrapping_add(ODD);
                 *word = mix(counter).to_le_bytes();
             }
@@ -141,13 +142,13 @@ impl Bytes {
     fn positions(&self, block: &[u8], first: usize, count: usize) -> u64 {
         let mut digest = Digest::new();
         for row in 0..self.rows {
-            let start = row * self.row_bytes() + first * self.piece_bytes;
-            digest.update(&block[start..start + count * self.piece_bytes]);
+            let start = row * self.row_bytes() + first * self.piece;
+            digest.update(&block[start..start + count * self.piece]);
         }
         digest.finish()
     }
 
     fn row_bytes(&self) -> usize {
-        self.block_tokens * self.piece_bytes
+        self.block_tokens * self.piece
     }
 }

@@ -42,7 +42,11 @@
 mod body;
 mod bytes;
 mod oracle;
+#[cfg(test)]
+pub(crate) mod rig;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub(crate) use body::Body;

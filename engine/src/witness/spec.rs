@@ -59,7 +59,7 @@ impl WitnessSpec {
         if !block_tokens.is_power_of_two() || !(16..=256).contains(&block_tokens) {
             return refuse("block_tokens", "a power of two in 16..=256", block_tokens);
         }
-        if self.dim == 0 || self.dim % 2 != 0 || self.dim > 1 << 16 {
+        if self.dim == 0 || !self.dim.is_multiple_of(2) || self.dim > 1 << 16 {
             return refuse("dim", "an even number in 2..=65536", self.dim);
         }
         for (key, found) in [("layers", self.layers), ("heads", self.heads)] {
