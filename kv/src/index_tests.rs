@@ -223,8 +223,8 @@ struct World {
 }
 
 impl World {
-    fn run(&mut self, index: &mut Index, step: Step) {
-        match step {
+    fn run(&mut self, index: &mut Index, step: &Step) {
+        match *step {
             Step::Publish(w, n) => self.workers[w].publish(n),
             Step::Restart(w) => {
                 self.runs += 1;
@@ -337,7 +337,7 @@ proptest! {
         let mut index = Index::new(IndexConfig { workers_max: 2, blocks_per_worker_max: 100 });
         let mut world = World { workers: vec![Truth::new(1), Truth::new(2)], runs: 2, ..World::default() };
         world.note();
-        for step in steps {
+        for step in &steps {
             world.run(&mut index, step);
             world.check(&index);
         }
