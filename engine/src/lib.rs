@@ -3,4 +3,5 @@
 
 pub mod api;
 pub mod sampling;
+pub mod scripted;
 pub mod witness;
