@@ -228,7 +228,7 @@ fn sample(turn: &Turn, choice: usize) -> Sample<'_> {
         prompt_len: turn.prompt_len(),
         suppressed,
         logprobs: request.logprobs,
-        raw_top: 0,
+        raw_top: if drawn == 0 { request.raw_top } else { 0 },
         last: drawn + 1 >= request.stop.max_tokens,
     }
 }

@@ -12,7 +12,7 @@ use baton_proto::ids::{RequestId, SeqKey};
 use baton_transfer::Settled;
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
-use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
@@ -317,7 +317,7 @@ impl DecodeSchedule {
         actions: &mut Vec<Action>,
     ) {
         let Some(fill) = self.turns.get_mut(&id).and_then(Turn::lead) else {
-            results.into_iter().for_each(discard);
+            results.into_iter().for_each(Settled::give_back);
             return;
         };
         let mut failed = false;

@@ -12,7 +12,7 @@ use baton_proto::ids::SeqKey;
 use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
-use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule, Segment};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
@@ -54,6 +54,8 @@ pub struct Limits {
     pub batch_tokens: u32,
     /// Blocks a job pulls at a time.
     pub pull_window_blocks: usize,
+    /// A pull that takes longer has failed.
+    pub pull_timeout: Duration,
     /// How long announced blocks are kept without a renewal.
     pub lease_ttl: Duration,
     /// Waiting that long counts as one step of priority.
@@ -226,7 +228,7 @@ impl PrefillSchedule {
     fn settled(&mut self, id: JobId, results: Vec<Settled>) {
         let Some(fill) = self.jobs.get_mut(&id).and_then(Job::fill_mut) else {
             // The job is gone: the transport is quiet, so the slots can go back.
-            results.into_iter().for_each(discard);
+            results.into_iter().for_each(Settled::give_back);
             return;
         };
         let mut failed = false;
@@ -288,7 +290,8 @@ impl PrefillSchedule {
             Next::Compute(count) => Some(count),
             Next::Pull(pulls) => {
                 let peer = job.request.held_by.clone().expect("offers come with their peer");
-                actions.push(Action::Pull(id, peer, pulls, job.request.deadline));
+                let deadline = job.request.deadline.min(now + self.limits.pull_timeout);
+                actions.push(Action::Pull(id, peer, pulls, deadline));
                 None
             }
             Next::Wait | Next::Done => None,
