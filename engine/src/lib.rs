@@ -2,6 +2,9 @@
 //! engine.
 
 pub mod api;
+pub mod checkpoint;
+pub mod cpu;
+mod models;
 pub mod sampling;
 pub mod scripted;
 pub mod witness;
