@@ -1,10 +1,61 @@
-//! Ending a process together with everything it started. The stages stay in the terminal's own
-//! process group, so that Ctrl-C reaches all of them; what has to be killed is found in /proc.
+//! Child processes that end in time, together with everything they started. They stay in the
+//! terminal's own process group, so that Ctrl-C reaches all of them; what has to be killed is found
+//! in /proc.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::io;
+use std::process::{Child, ExitStatus};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// A child process. Dropping it while it runs kills it with all its descendants.
+pub(crate) struct Running {
+    pid: u32,
+    ended: Receiver<io::Result<ExitStatus>>,
+    over: bool,
+}
+
+impl Running {
+    pub(crate) fn new(mut child: Child) -> Self {
+        let (end, ended) = sync_channel(1);
+        let pid = child.id();
+        thread::spawn(move || end.send(child.wait()));
+        Self { pid, ended, over: false }
+    }
+
+    /// How the child ended, or nothing if it runs on after that time.
+    pub(crate) fn wait(&mut self, max: Duration) -> io::Result<Option<ExitStatus>> {
+        let Ok(status) = self.ended.recv_timeout(max) else { return Ok(None) };
+        self.over = true;
+        status.map(Some)
+    }
+
+    /// Asks the child to end, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        send(self.pid, Signal::TERM);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.over {
+            kill_all(self.pid);
+            // The thread that waits for it always answers.
+            let _ = self.ended.recv();
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // One that has ended by itself is what we want.
+        let _ = kill_process(pid, signal);
+    }
+}
 
 /// Kills a process and all its descendants.
-pub(crate) fn kill_all(pid: u32) {
+fn kill_all(pid: u32) {
     let mut doomed = vec![pid];
     let parents = parents();
     let mut at = 0;
@@ -15,10 +66,7 @@ pub(crate) fn kill_all(pid: u32) {
         at += 1;
     }
     for pid in doomed {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // One that has ended by itself is what we want.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        send(pid, Signal::KILL);
     }
 }
 
@@ -61,8 +109,7 @@ mod tests {
         out.read_line(&mut line)?;
         let grandchild: u32 = line.trim().parse()?;
         assert!(parents().contains(&(grandchild, child.id())));
-        kill_all(child.id());
-        child.wait()?;
+        drop(Running::new(child));
         // The pipe ends only when the grandchild, which holds it too, is gone.
         line.clear();
         assert_eq!(out.read_line(&mut line)?, 0);
