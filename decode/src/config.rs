@@ -4,9 +4,8 @@ use crate::schedule::Limits;
 use baton_node::config::{ConfigError, Layered, Span};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
-use baton_worker::config::{Common, KvConfig, ModelConfig, TransferConfig};
+use baton_worker::config::{ClusterConfig, Common, KvConfig, ModelConfig, TransferConfig};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// Everything that a decode daemon is told.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -14,8 +13,8 @@ use std::path::PathBuf;
 pub struct DecodeConfig {
     /// The worker's name, unique in the cluster.
     pub name: String,
-    /// The cluster's secret: 64 hexadecimal digits.
-    pub secret_file: PathBuf,
+    /// The cluster that the worker belongs to.
+    pub cluster: ClusterConfig,
     /// How the others are answered.
     pub serve: ServeConfig,
     /// What is logged and how.
@@ -36,7 +35,7 @@ impl Default for DecodeConfig {
     fn default() -> Self {
         Self {
             name: "decode-0".into(),
-            secret_file: PathBuf::new(),
+            cluster: ClusterConfig::default(),
             serve: ServeConfig::internal(),
             log: LogConfig::default(),
             drain_grace: Span::secs(30),

@@ -24,7 +24,7 @@ pub fn run(config: &DecodeConfig, announce: &Announce) -> Result<(), Failure> {
         pb::Role::Decode,
         &config.common(),
         &spec,
-        &config.secret_file,
+        &config.cluster.secret_file,
         &config.serve,
         config.drain_grace.0,
     )?;

@@ -248,7 +248,8 @@ impl DecodeSchedule {
         let block_tokens = request.chain_key.block_tokens;
         let goal = (request.tokens.len() - 1) / block_tokens as usize;
         let mut fill = Fill::new(sequence, goal, 0);
-        fill.advance(&self.blocks, &mut self.claims, self.fill_limits(0));
+        let limits = self.fill_limits(0);
+        fill.advance(&self.blocks, &mut self.claims, limits);
         let held = fill.have();
         let news = News::Admitted { held_tokens: held as u32 * block_tokens };
         let turn = self.turns.get_mut(&id).expect("listed turns exist");

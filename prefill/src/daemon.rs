@@ -21,7 +21,7 @@ pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
         pb::Role::Prefill,
         &config.common(),
         &spec,
-        &config.secret_file,
+        &config.cluster.secret_file,
         &config.serve,
         config.drain_grace.0,
     )?;

@@ -12,7 +12,7 @@ use baton_proto::ids::SeqKey;
 use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
-use baton_worker::fill::{Fill, FillLimits, Next};
+use baton_worker::fill::{FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule, Segment};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;

@@ -80,7 +80,7 @@ impl Blocks {
     ) -> ReadPin {
         let (len, crc) = {
             let payload = self.arena.read(draft.slot().0);
-            (payload.len() as u32, baton_arena::crc32c(&payload))
+            (payload.len() as u32, crc32c::crc32c(&payload))
         };
         self.publish(draft, BlockId { hash, parent, group: GROUP }, len, crc)
     }

@@ -152,3 +152,11 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
     }
     Ok(())
 }
+
+/// `[cluster]`: what all daemons of a cluster share.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// File with the cluster's secret: 64 hexadecimal digits. Empty: taken from the environment.
+    pub secret_file: PathBuf,
+}

@@ -9,7 +9,7 @@ use crate::service::WorkerService;
 use baton_engine::api::{Engine, ModelSpec};
 use baton_node::admin::{self, Health, State};
 use baton_node::auth::{ClusterSecret, ServerAuth};
-use baton_node::drain::Drain;
+use baton_node::drain::{Cause, Drain};
 use baton_node::exit::{Exit, Failure};
 use baton_node::metrics::Metrics;
 use baton_node::serve::{self, Listener, ServeConfig};
@@ -190,7 +190,8 @@ impl Daemon {
             .into_axum_router()
             .merge(admin::routes(&self.health, &self.metrics));
         let uri = format!("http://{}", self.listener.local_addr());
-        self.listener.serve(router, &self.tasks).map_err(|error| {
+        let Self { listener, tasks, drain, .. } = self;
+        listener.serve(router, &tasks).map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot serve at {uri}: {error}"))
         })?;
         self.health.set(State::Ready);
@@ -198,22 +199,18 @@ impl Daemon {
         let slots = self.grounds.blocks.arena().slots();
         tracing::info!(name = identity.name, worker = %identity.worker, uri, slots, "ready");
         announce.ready(&uri);
-        self.drain.conclude(&self.tasks).await;
+        drain.conclude(&tasks).await;
         self.grounds.shutdown.cancel();
-        self.fate()
+        fate(drain.cause())
     }
+}
 
-    /// A drain that no signal began means that the engine is gone.
-    fn fate(&self) -> Result<(), Failure> {
-        match self.drain.cause() {
-            Some(baton_node::drain::Cause::TaskEnded(task)) => {
-                let message = format!("`{task}` ended before the daemon was told to go");
-                Err(Failure::new(Exit::BrokenInvariant, message)
-                    .with_hint("the log line before this one says why; report it"))
-            }
-            _ => Ok(()),
-        }
-    }
+/// A drain that no signal began means that the engine is gone.
+fn fate(cause: Option<Cause>) -> Result<(), Failure> {
+    let Some(Cause::TaskEnded(task)) = cause else { return Ok(()) };
+    let message = format!("`{task}` ended before the daemon was told to go");
+    Err(Failure::new(Exit::BrokenInvariant, message)
+        .with_hint("the log line before this one says why; report it"))
 }
 
 /// From the file, or from the environment.

@@ -176,12 +176,13 @@ impl DataPlane {
         if !config.shm_dir.as_os_str().is_empty() {
             let path = config.shm_dir.join(format!("{}.sock", identity.name));
             shm::Server::bind(&path, serve, limits)
+                .await
                 .map_err(|error| unavailable("transfer.shm_dir", &error))?;
             endpoints.shm = Some(path);
-            shm_link = Some(Arc::new(shm::Shm::new(local.clone())) as _);
+            shm_link = Some(Arc::new(shm::Shm::new(local.clone(), shm::ShmOptions::default())) as _);
         }
         let links = Links {
-            tcp: Arc::new(tcp::Tcp::new(local)),
+            tcp: Arc::new(tcp::Tcp::new(local, tcp::TcpOptions::default())),
             shm: shm_link,
             prefer: config.prefer,
             host: identity.host.clone(),

@@ -7,7 +7,7 @@ use baton_transfer::{Counters, Op, Sample};
 use tokio::sync::watch;
 
 /// Registers everything that a worker shows.
-pub fn register(metrics: &Metrics, counters: &Counters, status: watch::Receiver<Status>) {
+pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Receiver<Status>) {
     transfer(metrics, counters, "transfer_blocks", "Blocks moved", |sample| sample.blocks);
     transfer(metrics, counters, "transfer_bytes", "Bytes moved", |sample| sample.bytes);
     transfer(

@@ -49,3 +49,10 @@ fn witness(common: &Common<'_>) -> Result<Box<dyn Engine>, Failure> {
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     Ok(Box::new(witness))
 }
+
+fn cpu(_common: &Common<'_>, _announce: &Announce) -> Result<Box<dyn Engine>, Failure> {
+    Err(Failure::new(Exit::Unavailable, "no engine"))
+}
+fn scripted(_common: &Common<'_>) -> Result<Box<dyn Engine>, Failure> {
+    Err(Failure::new(Exit::Unavailable, "no engine"))
+}
