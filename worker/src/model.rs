@@ -3,6 +3,9 @@
 use crate::config::{Common, EngineKind};
 use crate::daemon::Announce;
 use baton_engine::api::{Engine, ModelSpec};
+use baton_engine::checkpoint::Checkpoint;
+use baton_engine::cpu::{CpuEngine, CpuOptions, LoadError};
+use baton_engine::scripted::Scripted;
 use baton_engine::witness::{LatencyModel, Witness, WitnessSpec};
 use baton_node::exit::{Exit, Failure};
 
@@ -50,9 +53,31 @@ fn witness(common: &Common<'_>) -> Result<Box<dyn Engine>, Failure> {
     Ok(Box::new(witness))
 }
 
-fn cpu(_common: &Common<'_>, _announce: &Announce) -> Result<Box<dyn Engine>, Failure> {
-    Err(Failure::new(Exit::Unavailable, "no engine"))
+fn scripted(common: &Common<'_>) -> Result<Box<dyn Engine>, Failure> {
+    let model = common.model;
+    let engine = Scripted::load(witness_spec(common), &model.dir, &model.script)
+        .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    Ok(Box::new(engine))
 }
-fn scripted(_common: &Common<'_>) -> Result<Box<dyn Engine>, Failure> {
-    Err(Failure::new(Exit::Unavailable, "no engine"))
+
+fn cpu(common: &Common<'_>, announce: &Announce) -> Result<Box<dyn Engine>, Failure> {
+    let model = common.model;
+    let checkpoint = Checkpoint::open(&model.dir)
+        .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    let mut options = CpuOptions::new();
+    options.name = (!model.name.is_empty()).then(|| model.name.clone());
+    options.block_tokens = model.block_tokens;
+    options.batch_tokens_max = common.batch_tokens;
+    options.context_tokens = (model.context_tokens > 0).then_some(model.context_tokens);
+    if model.threads > 0 {
+        options.threads = model.threads;
+    }
+    let engine = CpuEngine::load(&checkpoint, &options, &|progress| {
+        announce.progress(progress.done, progress.total);
+    });
+    let engine = engine.map_err(|error| match error {
+        LoadError::Threads { .. } => Failure::new(Exit::Unavailable, error.to_string()),
+        _ => Failure::new(Exit::Config, error.to_string()),
+    })?;
+    Ok(Box::new(engine))
 }

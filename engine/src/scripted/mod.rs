@@ -6,10 +6,12 @@
 //! replayed or migrated answer goes on where it was. After the script comes the model's first end
 //! token, until somebody stops asking.
 
+mod load;
 mod script;
 #[cfg(test)]
 mod tests;
 
+pub use load::ScriptedLoadError;
 pub use script::{Rule, Script, ScriptError, When};
 
 use crate::api::{Batch, Drawn, Engine, Item, ModelSpec, StepOutput};
