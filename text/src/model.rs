@@ -28,7 +28,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Enough for contexts of several million tokens.
     fn default() -> Self {
-        Self { text_bytes: 32 << 20, template_fuel: 20_000_000 }
+        Self { text_bytes: 32 << 20, template_fuel: 10_000_000 }
     }
 }
 

@@ -168,6 +168,10 @@ fn a_template_cannot_run_for_ever() {
     assert!(matches!(error, RenderError::OutOfFuel { .. }), "{error:?}");
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     render(recursive, &user("")).expect_err("the recursion does not end");
+    let deep = "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% set ns.x = [ns.x] %}\
+                {% endfor %}{{ ns.x | tojson }}";
+    let error = render(deep, &user("")).expect_err("the value is too deep");
+    assert!(error.to_string().contains("too deep"), "{error}");
 }
 
 #[test]
@@ -279,6 +283,16 @@ fn a_model_without_a_checkpoint_renders_too() {
         "assistant:",
     ];
     assert_eq!(rendered, expected.join("\n"));
+}
+
+/// Templates that describe schemas do it with recursive macros.
+#[test]
+fn macros_may_follow_deep_schemas() {
+    let template = "{% macro m(x) %}{% if x is mapping %}<{{ m(x.a) }}>{% else %}{{ x }}{% endif %}\
+                    {% endmacro %}{{ m(tools[0]) }}";
+    let tool = r#"{"a":"#.repeat(60) + "1" + &"}".repeat(60);
+    let rendered = render(template, &Chat { tools: vec![JsonText(tool)], ..user("") });
+    assert_eq!(rendered, Ok("<".repeat(60) + "1" + &">".repeat(60)));
 }
 
 #[test]

@@ -31,7 +31,7 @@ const DEFAULT: &str = "default";
 /// The template that is used for requests with tools, where there is one.
 const TOOL_USE: &str = "tool_use";
 /// How deep macros and blocks may nest.
-const RECURSION_MAX: usize = 100;
+const RECURSION_MAX: usize = 400;
 
 /// A model's chat templates, compiled.
 pub(crate) struct Templates {
