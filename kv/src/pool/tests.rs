@@ -117,6 +117,18 @@ fn a_prefix_is_pinned_as_far_as_it_is_held() {
     assert!(pool.pin(&hash(3), GROUP).is_none());
 }
 
+/// So no more than one report per slot and living handle can wait in the bin.
+#[test]
+fn pins_on_one_block_are_one_report() {
+    let mut pool = pool(1);
+    let pin = publish(&mut pool, 1);
+    let more: Vec<_> = (0..100).map(|_| pool.pin(&hash(1), GROUP).unwrap()).collect();
+    drop((pin, more));
+    let mut reports = vec![];
+    pool.bin.take(&mut reports);
+    assert_eq!(reports.len(), 1);
+}
+
 /// A drop that needed the pool's lock would hang here.
 #[test]
 fn handles_are_dropped_while_the_pool_is_locked() {
