@@ -238,6 +238,8 @@ impl fmt::Debug for TextModel {
     }
 }
 
+/// The default; daemons give their own with [`TextModel::with_clock`].
+#[allow(clippy::disallowed_methods)] // This crate sees no daemon's clock.
 fn system_clock() -> Clock {
     Arc::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
