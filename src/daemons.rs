@@ -43,7 +43,7 @@ where
     let config = load::<T>(args.config.as_deref())?;
     check(&config)?;
     if args.check {
-        print!("{}", config.explain());
+        print!("{config}");
         return Ok(None);
     }
     Ok(Some(config.into_value()))

@@ -13,11 +13,7 @@ use std::time::Duration;
 impl DecodeSchedule {
     /// Every drawing choice first, one token each; then prompt positions, within the budget that
     /// bounds the others' inter-token latency.
-    pub(crate) fn plan_step(
-        &mut self,
-        now: Duration,
-        _actions: &mut Vec<Action>,
-    ) -> Option<Plan> {
+    pub(crate) fn plan_step(&mut self, now: Duration, _actions: &mut Vec<Action>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();

@@ -216,8 +216,11 @@ impl DecodeSchedule {
     }
 
     fn router_gone(&mut self, router: RouterId, actions: &mut Vec<Action>) {
-        let gone: Vec<TurnId> =
-            self.names.range((router, RequestId(0))..=(router, RequestId(u128::MAX))).map(|(_, id)| *id).collect();
+        let gone: Vec<TurnId> = self
+            .names
+            .range((router, RequestId(0))..=(router, RequestId(u128::MAX)))
+            .map(|(_, id)| *id)
+            .collect();
         for id in gone {
             self.end_turn(id, actions);
         }

@@ -172,10 +172,8 @@ fn failure_to_wire(failure: Failure) -> pb::Failed {
 
 /// A turn that could not be read, as it is answered.
 pub fn refusal(request_id: Vec<u8>, problem: &BadMessage) -> pb::SequenceUpdate {
-    let failed = pb::Failed {
-        kind: pb::failed::Kind::Invalid as i32,
-        message: problem.to_string(),
-    };
+    let failed =
+        pb::Failed { kind: pb::failed::Kind::Invalid as i32, message: problem.to_string() };
     let update = Some(pb::sequence_update::Update::Failed(failed));
     pb::SequenceUpdate { request_id, choice: 0, update }
 }

@@ -126,8 +126,12 @@ impl Schedule for PrefillSchedule {
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.blocks.expire(now);
-        let late: Vec<JobId> =
-            self.jobs.iter().filter(|(_, job)| job.request.deadline <= now).map(|(id, _)| *id).collect();
+        let late: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.request.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in late {
             actions.push(Action::Fail(id, JobFailure::Deadline));
             self.end(id);
@@ -282,8 +286,7 @@ impl PrefillSchedule {
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Option<u32> {
-        let limits =
-            FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
+        let limits = FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
         let job = self.jobs.get_mut(&id)?;
         let next = job.fill_mut()?.advance(&self.blocks, &mut self.claims, limits);
         let compute = match next {

@@ -158,11 +158,7 @@ impl Cluster {
     }
 
     /// Routers first, so that nothing new comes; then workers. Whoever does not go is killed.
-    async fn stop(
-        &mut self,
-        heard: &mut mpsc::Receiver<(String, Said)>,
-        signals: &mut Signals,
-    ) {
+    async fn stop(&mut self, heard: &mut mpsc::Receiver<(String, Said)>, signals: &mut Signals) {
         if !self.children.is_empty() {
             eprintln!("stopping; press Ctrl-C again to stop at once");
         }

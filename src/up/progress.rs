@@ -20,7 +20,8 @@ impl Progress {
             let style = "loading weights [{bar:40}] {bytes}/{total_bytes} ({eta})";
             let bar = ProgressBar::new(0);
             bar.set_style(
-                ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+                ProgressStyle::with_template(style)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar
         });

@@ -136,8 +136,7 @@ impl Blocks {
             Some(id) => pool.extend_lease(id, pins.to_vec(), ttl, now).then_some(id)?,
             None => pool.lease(pins.to_vec(), ttl, now).ok()?,
         };
-        let describe =
-            |pin: &ReadPin| pool.descriptor(pin, self.worker, self.incarnation, id, ttl);
+        let describe = |pin: &ReadPin| pool.descriptor(pin, self.worker, self.incarnation, id, ttl);
         let blocks = pins.iter().map(describe).collect();
         Some((id, blocks))
     }

@@ -115,11 +115,8 @@ fn take_memory(
         Failure::new(Exit::Unavailable, format!("no memory for `kv.memory` = {memory}: {error}"))
             .with_hint("lower `kv.memory`, or free memory on this machine")
     })?;
-    let config = PoolConfig {
-        slots,
-        events_kept: common.kv.events_kept,
-        leases_max: common.kv.leases,
-    };
+    let config =
+        PoolConfig { slots, events_kept: common.kv.events_kept, leases_max: common.kv.leases };
     Ok(Blocks::new(arena, config, identity.worker, identity.incarnation))
 }
 
@@ -179,7 +176,8 @@ impl DataPlane {
                 .await
                 .map_err(|error| unavailable("transfer.shm_dir", &error))?;
             endpoints.shm = Some(path);
-            shm_link = Some(Arc::new(shm::Shm::new(local.clone(), shm::ShmOptions::default())) as _);
+            shm_link =
+                Some(Arc::new(shm::Shm::new(local.clone(), shm::ShmOptions::default())) as _);
         }
         let links = Links {
             tcp: Arc::new(tcp::Tcp::new(local, tcp::TcpOptions::default())),

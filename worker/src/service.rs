@@ -77,7 +77,8 @@ impl Worker for WorkerService {
         }
         let hashes: Option<Vec<_>> =
             request.hashes.iter().map(|hash| SequenceHash::from_slice(hash)).collect();
-        let hashes = hashes.ok_or(BadMessage::new("hashes", "has an entry that is not 16 bytes"))?;
+        let hashes =
+            hashes.ok_or(BadMessage::new("hashes", "has an entry that is not 16 bytes"))?;
         let ttl = Duration::from_millis(u64::from(request.ttl_ms)).min(LEASE_TTL_MAX);
         let pins = self.blocks.pin_prefix(&hashes);
         if pins.is_empty() {
@@ -154,4 +155,3 @@ fn load_to_wire(status: &Status) -> pb::Load {
         pending_tokens: status.load.pending_tokens,
     }
 }
-

@@ -3,9 +3,7 @@
 
 use baton_kv::events::{BlockEvent, EventKind};
 use baton_proto::block::BlockDescriptor;
-use baton_proto::ids::{
-    Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId,
-};
+use baton_proto::ids::{Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId};
 use baton_proto::internal as pb;
 use thiserror::Error;
 
