@@ -469,6 +469,4 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;

@@ -1,0 +1,251 @@
+//! `POST /v1/chat/completions`: the body to the internal request.
+
+use super::common::{self, Call, Mint, Parts};
+use super::fields::{self, Object};
+use crate::config::Limits;
+use crate::error::Invalid;
+use baton_proto::ir::{Chat, JsonText, Message, Part, Prompt, Role, ToolCall};
+use serde_json::Value;
+
+/// Parses a body. Fields that nobody here knows are ignored.
+pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
+    let body = Object::new(body, "")?;
+    refuse_unsupported(body)?;
+    let chat = Chat {
+        messages: messages(body, limits)?,
+        tools: tools(body, limits)?,
+        add_generation_prompt: body.boolean("add_generation_prompt")?.unwrap_or(true),
+        template_args: template_args(body)?,
+    };
+    let (max_tokens, max_tokens_param) = max_tokens(body)?;
+    let parts = Parts {
+        prompt: Prompt::Chat(chat),
+        max_tokens,
+        max_tokens_param,
+        logprobs: logprobs(body, limits)?,
+    };
+    common::call(body, parts, mint, limits)
+}
+
+fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
+    for (name, instead) in [("functions", "tools"), ("function_call", "tool_choice")] {
+        if body.get(name).is_some() {
+            return Err(Invalid::unsupported(
+                name,
+                format!("'{name}' is not supported; use '{instead}'."),
+            ));
+        }
+    }
+    if body.boolean("continue_final_message")? == Some(true) {
+        let message = "'continue_final_message' is not supported.";
+        return Err(Invalid::unsupported("continue_final_message", message));
+    }
+    match body.get("tool_choice") {
+        None => Ok(()),
+        Some(Value::String(choice)) if choice == "auto" || choice == "none" => Ok(()),
+        Some(other) => {
+            let message = format!(
+                "'tool_choice': {} is not supported; use \"auto\" or \"none\".",
+                shown(other)
+            );
+            Err(Invalid::unsupported("tool_choice", message))
+        }
+    }
+}
+
+/// The newer name wins where both are given.
+fn max_tokens(body: Object<'_>) -> Result<(Option<u32>, &'static str), Invalid> {
+    let max = i64::from(i32::MAX);
+    let old = body.integer("max_tokens", 1, max)?.map(|tokens| tokens as u32);
+    let new = body.integer("max_completion_tokens", 1, max)?.map(|tokens| tokens as u32);
+    Ok(match new {
+        Some(tokens) => (Some(tokens), "max_completion_tokens"),
+        None => (old, "max_tokens"),
+    })
+}
+
+fn logprobs(body: Object<'_>, limits: &Limits) -> Result<Option<u8>, Invalid> {
+    let wanted = body.boolean("logprobs")?.unwrap_or(false);
+    let top = body.integer("top_logprobs", 0, i64::from(limits.top_logprobs_max))?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
+        (false, Some(top)) if top > 0 => Err(Invalid::value(
+            "top_logprobs",
+            "'top_logprobs' is only allowed when 'logprobs' is true.",
+        )),
+        (false, _) => Ok(None),
+    }
+}
+
+fn messages(body: Object<'_>, limits: &Limits) -> Result<Vec<Message>, Invalid> {
+    let values = body.array("messages")?.ok_or_else(|| Invalid::missing("messages"))?;
+    if values.is_empty() {
+        let message = "Invalid 'messages': expected at least 1 message, but got none.".to_owned();
+        return Err(Invalid { param: Some("messages".to_owned()), code: "empty_array", message });
+    }
+    if values.len() > limits.messages_max {
+        return Err(common::too_many("messages", "messages", limits.messages_max, values.len()));
+    }
+    values.iter().enumerate().map(|(i, value)| message(value, &format!("messages[{i}]"))).collect()
+}
+
+fn message(value: &Value, path: &str) -> Result<Message, Invalid> {
+    let object = Object::new(value, path)?;
+    let role = role(object)?;
+    let parts = match role {
+        Role::System | Role::Developer | Role::User => text_parts(object, role)?,
+        Role::Assistant => assistant_parts(object)?,
+        Role::Tool => {
+            let call_id = object.string("tool_call_id")?.map(str::to_owned);
+            let text = text_parts(object, role)?.into_iter().map(into_text).collect();
+            vec![Part::ToolResult { call_id, text }]
+        }
+    };
+    Ok(Message { role, parts, name: object.string("name")?.map(str::to_owned) })
+}
+
+fn role(object: Object<'_>) -> Result<Role, Invalid> {
+    match object.required_string("role")? {
+        "system" => Ok(Role::System),
+        "developer" => Ok(Role::Developer),
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "tool" => Ok(Role::Tool),
+        other => {
+            let path = object.path_of("role");
+            let message = format!(
+                "Invalid '{path}': `{}` is no role; expected one of system, developer, user, assistant, tool.",
+                common::clip(other)
+            );
+            Err(Invalid::value(path, message))
+        }
+    }
+}
+
+/// The content as text parts: a string, or an array of text parts.
+fn text_parts(object: Object<'_>, role: Role) -> Result<Vec<Part>, Invalid> {
+    let path = object.path_of("content");
+    match object.get("content") {
+        None => Err(Invalid::missing(path)),
+        Some(Value::String(text)) => Ok(vec![Part::Text(text.clone())]),
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .enumerate()
+            .map(|(i, part)| text_part(part, &format!("{path}[{i}]"), role))
+            .collect(),
+        Some(other) => {
+            Err(Invalid::kind(path, "a string or an array of parts", fields::kind(other)))
+        }
+    }
+}
+
+fn text_part(value: &Value, path: &str, role: Role) -> Result<Part, Invalid> {
+    let object = Object::new(value, path)?;
+    let text = match object.required_string("type")? {
+        "text" => object.required_string("text")?,
+        "refusal" if role == Role::Assistant => object.required_string("refusal")?,
+        other => {
+            let path = object.path_of("type");
+            let message = format!(
+                "'{path}': parts of type `{}` are not supported; only `text` is.",
+                common::clip(other)
+            );
+            return Err(Invalid::unsupported(path, message));
+        }
+    };
+    Ok(Part::Text(text.to_owned()))
+}
+
+fn into_text(part: Part) -> String {
+    match part {
+        Part::Text(text) => text,
+        _ => String::new(),
+    }
+}
+
+/// Reasoning, text and calls of an earlier answer; the content may be absent beside calls.
+fn assistant_parts(object: Object<'_>) -> Result<Vec<Part>, Invalid> {
+    let mut parts = Vec::new();
+    let reasoning = match object.string("reasoning_content")? {
+        Some(text) => Some(text),
+        None => object.string("reasoning")?,
+    };
+    parts.extend(
+        reasoning.filter(|text| !text.is_empty()).map(|text| Part::Reasoning(text.to_owned())),
+    );
+    let calls = object.array("tool_calls")?.unwrap_or(&[]);
+    if object.get("content").is_some() {
+        parts.extend(text_parts(object, Role::Assistant)?);
+    } else if calls.is_empty() && parts.is_empty() && object.get("refusal").is_none() {
+        return Err(Invalid::missing(object.path_of("content")));
+    }
+    if let Some(refusal) = object.string("refusal")? {
+        parts.push(Part::Text(refusal.to_owned()));
+    }
+    let path = object.path_of("tool_calls");
+    for (i, call) in calls.iter().enumerate() {
+        parts.push(Part::ToolCall(tool_call(call, &format!("{path}[{i}]"))?));
+    }
+    Ok(parts)
+}
+
+fn tool_call(value: &Value, path: &str) -> Result<ToolCall, Invalid> {
+    let call = Object::new(value, path)?;
+    let inner = call.get("function").ok_or_else(|| Invalid::missing(call.path_of("function")))?;
+    let inner_path = call.path_of("function");
+    let function = Object::new(inner, &inner_path)?;
+    let path = function.path_of("arguments");
+    // Templates want an object; clients send its text, and an empty text for "no arguments".
+    let arguments = match function.get("arguments") {
+        None => JsonText("{}".to_owned()),
+        Some(Value::String(text)) if text.trim().is_empty() => JsonText("{}".to_owned()),
+        Some(Value::String(text)) => {
+            let Ok(object @ Value::Object(_)) = serde_json::from_str::<Value>(text) else {
+                let message = format!("Invalid '{path}': expected the JSON text of an object.");
+                return Err(Invalid::value(path, message));
+            };
+            fields::text(&object)
+        }
+        Some(object @ Value::Object(_)) => fields::text(object),
+        Some(other) => {
+            return Err(Invalid::kind(path, "the JSON text of an object", fields::kind(other)));
+        }
+    };
+    Ok(ToolCall {
+        id: call.string("id")?.unwrap_or_default().to_owned(),
+        name: function.required_string("name")?.to_owned(),
+        arguments,
+    })
+}
+
+fn tools(body: Object<'_>, limits: &Limits) -> Result<Vec<JsonText>, Invalid> {
+    let values = body.array("tools")?.unwrap_or(&[]);
+    if values.len() > limits.tools_max {
+        return Err(common::too_many("tools", "tools", limits.tools_max, values.len()));
+    }
+    let tool = |(i, value): (usize, &Value)| {
+        let path = format!("tools[{i}]");
+        let tool = Object::new(value, &path)?;
+        if tool.required_string("type")? == "function" {
+            let path = tool.path_of("function");
+            let function = tool.get("function").ok_or_else(|| Invalid::missing(&path))?;
+            Object::new(function, &path)?.required_string("name")?;
+        }
+        Ok(fields::text(value))
+    };
+    values.iter().enumerate().map(tool).collect()
+}
+
+fn template_args(body: Object<'_>) -> Result<Vec<(String, JsonText)>, Invalid> {
+    let Some(value) = body.get("chat_template_kwargs") else { return Ok(Vec::new()) };
+    let object = Object::new(value, "chat_template_kwargs")?;
+    Ok(object.entries().map(|(name, value)| (name.clone(), fields::text(value))).collect())
+}
+
+/// A value in a message: the text of a string, the type of anything else.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("`{}`", common::clip(text)),
+        other => fields::kind(other).to_owned(),
+    }
+}

@@ -1,0 +1,264 @@
+//! What chat completions and completions have in common: sampling, ends, hints, delivery.
+
+use super::fields::{self, Object};
+use crate::config::Limits;
+use crate::error::Invalid;
+use baton_proto::ids::{RequestId, TenantId, TokenId};
+use baton_proto::ir::{Hints, Prompt, Request, Sampling, Stop};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A parsed call: what to compute, and how to deliver it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request,
+    pub(crate) delivery: Delivery,
+}
+
+/// How the answer is delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Delivery {
+    /// As server-sent events.
+    pub(crate) stream: bool,
+    /// With a last event that carries the usage.
+    pub(crate) include_usage: bool,
+    /// With `nvext.timing`.
+    pub(crate) timing: bool,
+    /// With `nvext.worker_id`.
+    pub(crate) worker_id: bool,
+}
+
+/// What a request gets from its surroundings rather than from its body. Made by the caller, so
+/// that parsing draws no entropy.
+#[derive(Clone, Debug)]
+pub(crate) struct Mint {
+    pub(crate) id: RequestId,
+    pub(crate) tenant: TenantId,
+    pub(crate) deadline: Duration,
+    /// Used where the client names no seed.
+    pub(crate) seed: u64,
+    /// The session that the headers name.
+    pub(crate) session: Option<String>,
+}
+
+/// What differs between the two interfaces, already parsed.
+pub(super) struct Parts {
+    pub(super) prompt: Prompt,
+    pub(super) max_tokens: Option<u32>,
+    /// The field that held `max_tokens`, for messages.
+    pub(super) max_tokens_param: &'static str,
+    pub(super) logprobs: Option<u8>,
+}
+
+/// The longest name of a tenant or session, and the longest quotation of a client's text.
+pub(super) const NAME_BYTES_MAX: usize = 128;
+
+/// Names that would change the answer if they were ignored, and that are not served.
+const REFUSED: [(&str, &str); 6] = [
+    ("guided_json", "guided decoding"),
+    ("guided_regex", "guided decoding"),
+    ("guided_choice", "guided decoding"),
+    ("guided_grammar", "guided decoding"),
+    ("structured_outputs", "guided decoding"),
+    ("prompt_logprobs", "log-probabilities of the prompt"),
+];
+
+/// Puts a call together from its own parts and the fields that both interfaces share.
+pub(super) fn call(
+    body: Object<'_>,
+    parts: Parts,
+    mint: &Mint,
+    limits: &Limits,
+) -> Result<Call, Invalid> {
+    refuse_unsupported(body)?;
+    let stop = stop(body, &parts, limits)?;
+    let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
+    let (delivery, hints) = (delivery(body)?, hints(body, mint)?);
+    let request = Request {
+        id: mint.id,
+        tenant: mint.tenant.clone(),
+        deadline: mint.deadline,
+        model: body.required_string("model")?.to_owned(),
+        sampling: sampling(body, mint.seed, limits)?,
+        stop,
+        choices,
+        logprobs: parts.logprobs,
+        hints,
+        prompt: parts.prompt,
+    };
+    Ok(Call { request, delivery })
+}
+
+fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
+    for (name, what) in REFUSED {
+        if body.get(name).is_some() {
+            return Err(Invalid::unsupported(name, format!("'{name}': {what} is not supported.")));
+        }
+    }
+    let Some(format) = body.get("response_format") else { return Ok(()) };
+    let kind = Object::new(format, "response_format")?.required_string("type")?;
+    if kind != "text" {
+        let message = format!("'response_format.type': `{kind}` is not supported; only `text` is.");
+        return Err(Invalid::unsupported("response_format.type", message));
+    }
+    Ok(())
+}
+
+fn sampling(body: Object<'_>, seed: u64, limits: &Limits) -> Result<Sampling, Invalid> {
+    let top_k = body.integer("top_k", -1, i64::from(i32::MAX))?.unwrap_or(0).max(0) as u32;
+    let top_p = body.number("top_p", 0.0, 1.0)?.unwrap_or(1.0);
+    if top_p == 0.0 {
+        return Err(Invalid::value(
+            "top_p",
+            "Invalid 'top_p': expected a value above 0, but got 0.",
+        ));
+    }
+    let repetition_penalty = body.number("repetition_penalty", 0.0, 10.0)?.unwrap_or(1.0);
+    if repetition_penalty == 0.0 {
+        let message = "Invalid 'repetition_penalty': expected a value above 0, but got 0.";
+        return Err(Invalid::value("repetition_penalty", message));
+    }
+    Ok(Sampling {
+        temperature: body.number("temperature", 0.0, 2.0)?.unwrap_or(1.0),
+        top_k,
+        top_p,
+        min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
+        repetition_penalty,
+        presence_penalty: body.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        frequency_penalty: body.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        logit_bias: logit_bias(body, limits)?,
+        // The bits of a negative seed serve as well as any.
+        seed: body.integer("seed", i64::MIN, i64::MAX)?.map_or(seed, |seed| seed as u64),
+    })
+}
+
+fn logit_bias(body: Object<'_>, limits: &Limits) -> Result<Vec<(TokenId, f32)>, Invalid> {
+    let Some(value) = body.get("logit_bias") else { return Ok(Vec::new()) };
+    let entries = Object::new(value, "logit_bias")?.entries();
+    if entries.len() > limits.logit_bias_max {
+        return Err(too_many("logit_bias", "entries", limits.logit_bias_max, entries.len()));
+    }
+    entries
+        .map(|(key, value)| {
+            let path = format!("logit_bias.{}", clip(key));
+            let id = key.parse().map_err(|_| {
+                Invalid::value(&path, format!("Invalid '{path}': the key must be a token id."))
+            })?;
+            Ok((id, fields::number(value, &path, -100.0, 100.0)?))
+        })
+        .collect()
+}
+
+fn stop(body: Object<'_>, parts: &Parts, limits: &Limits) -> Result<Stop, Invalid> {
+    let min_tokens = body.integer("min_tokens", 0, i64::from(i32::MAX))?.unwrap_or(0) as u32;
+    let max_tokens = parts.max_tokens.unwrap_or(u32::MAX);
+    if min_tokens > max_tokens {
+        let message = format!(
+            "Invalid 'min_tokens': {min_tokens} is more than '{}' ({max_tokens}).",
+            parts.max_tokens_param
+        );
+        return Err(Invalid::value("min_tokens", message));
+    }
+    Ok(Stop {
+        max_tokens,
+        min_tokens,
+        strings: stop_strings(body, limits)?,
+        ids: stop_ids(body, limits)?,
+        ignore_eos: body.boolean("ignore_eos")?.unwrap_or(false),
+    })
+}
+
+fn stop_strings(body: Object<'_>, limits: &Limits) -> Result<Vec<String>, Invalid> {
+    let check = |value: &Value, path: &str| {
+        let text = fields::string(value, path)?;
+        if text.is_empty() {
+            return Err(Invalid::value(
+                path,
+                format!("Invalid '{path}': a stop string must not be empty."),
+            ));
+        }
+        if text.len() > limits.stop_string_bytes_max {
+            return Err(too_many(path, "bytes", limits.stop_string_bytes_max, text.len()));
+        }
+        Ok(text.to_owned())
+    };
+    match body.get("stop") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(values)) if values.len() > limits.stop_strings_max => {
+            Err(too_many("stop", "stop strings", limits.stop_strings_max, values.len()))
+        }
+        Some(Value::Array(values)) => values
+            .iter()
+            .enumerate()
+            .map(|(i, value)| check(value, &format!("stop[{i}]")))
+            .collect(),
+        Some(value @ Value::String(_)) => Ok(vec![check(value, "stop")?]),
+        Some(other) => {
+            Err(Invalid::kind("stop", "a string or an array of strings", fields::kind(other)))
+        }
+    }
+}
+
+fn stop_ids(body: Object<'_>, limits: &Limits) -> Result<Vec<TokenId>, Invalid> {
+    let values = body.array("stop_token_ids")?.unwrap_or(&[]);
+    if values.len() > limits.stop_ids_max {
+        return Err(too_many("stop_token_ids", "ids", limits.stop_ids_max, values.len()));
+    }
+    let id = |(i, value)| {
+        fields::integer(value, &format!("stop_token_ids[{i}]"), 0, i64::from(u32::MAX))
+    };
+    values.iter().enumerate().map(|entry| Ok(id(entry)? as TokenId)).collect()
+}
+
+fn delivery(body: Object<'_>) -> Result<Delivery, Invalid> {
+    let stream = body.boolean("stream")?.unwrap_or(false);
+    let include_usage = match body.get("stream_options") {
+        None => false,
+        Some(_) if !stream => {
+            let message =
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+            return Err(Invalid::value("stream_options", message));
+        }
+        Some(value) => {
+            Object::new(value, "stream_options")?.boolean("include_usage")?.unwrap_or(false)
+        }
+    };
+    let mut delivery = Delivery { stream, include_usage, ..Delivery::default() };
+    let Some(nvext) = body.get("nvext") else { return Ok(delivery) };
+    let extra = Object::new(nvext, "nvext")?.array("extra_fields")?.unwrap_or(&[]);
+    for (i, name) in extra.iter().enumerate() {
+        match fields::string(name, &format!("nvext.extra_fields[{i}]"))? {
+            "timing" => delivery.timing = true,
+            "worker_id" => delivery.worker_id = true,
+            // Later versions know more; asking for those is not an error.
+            _ => {}
+        }
+    }
+    Ok(delivery)
+}
+
+fn hints(body: Object<'_>, mint: &Mint) -> Result<Hints, Invalid> {
+    let session = match body.string("prompt_cache_key")? {
+        Some(key) if mint.session.is_none() => Some(clip(key).to_owned()),
+        _ => mint.session.clone(),
+    };
+    let mut hints = Hints { session, ..Hints::default() };
+    let Some(nvext) = body.get("nvext") else { return Ok(hints) };
+    let Some(agent) = Object::new(nvext, "nvext")?.get("agent_hints") else { return Ok(hints) };
+    let agent = Object::new(agent, "nvext.agent_hints")?;
+    hints.priority =
+        agent.integer("priority", i64::from(i32::MIN), i64::from(i32::MAX))?.unwrap_or(0) as i32;
+    hints.osl = agent.integer("osl", 0, i64::from(i32::MAX))?.map(|osl| osl as u32);
+    Ok(hints)
+}
+
+/// A list or text beyond its limit.
+pub(super) fn too_many(path: &str, what: &str, max: usize, got: usize) -> Invalid {
+    let message = format!("Invalid '{path}': expected at most {max} {what}, but got {got}.");
+    Invalid { param: Some(path.to_owned()), code: "above_max_length", message }
+}
+
+/// The beginning of a client's text, short enough for messages and bookkeeping.
+pub(super) fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NAME_BYTES_MAX)]
+}

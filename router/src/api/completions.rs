@@ -1,0 +1,89 @@
+//! `POST /v1/completions`: the body to the internal request.
+
+use super::common::{self, Call, Mint, Parts};
+use super::fields::{self, Object};
+use crate::config::Limits;
+use crate::error::Invalid;
+use baton_proto::ids::TokenId;
+use baton_proto::ir::Prompt;
+use serde_json::Value;
+
+/// The limit that the interface defines for requests that name none.
+const MAX_TOKENS_DEFAULT: u32 = 16;
+
+/// Parses a body. Fields that nobody here knows are ignored.
+pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
+    let body = Object::new(body, "")?;
+    refuse_unsupported(body)?;
+    let prompt = prompt(body.get("prompt").ok_or_else(|| Invalid::missing("prompt"))?)?;
+    let max_tokens =
+        body.integer("max_tokens", 1, i64::from(i32::MAX))?.map(|tokens| tokens as u32);
+    let logprobs =
+        body.integer("logprobs", 0, i64::from(limits.top_logprobs_max))?.map(|top| top as u8);
+    let parts = Parts {
+        prompt,
+        max_tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
+        max_tokens_param: "max_tokens",
+        logprobs,
+    };
+    common::call(body, parts, mint, limits)
+}
+
+fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
+    if body.boolean("echo")? == Some(true) {
+        return Err(Invalid::unsupported("echo", "'echo' is not supported."));
+    }
+    if body.string("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(Invalid::unsupported("suffix", "'suffix' is not supported."));
+    }
+    let choices = body.get("n").and_then(Value::as_i64).unwrap_or(1);
+    if body.integer("best_of", 1, i64::MAX)?.is_some_and(|best| best != choices) {
+        return Err(Invalid::unsupported(
+            "best_of",
+            "'best_of' is not supported, unless it equals 'n'.",
+        ));
+    }
+    Ok(())
+}
+
+/// One prompt: a text, token ids, or an array that holds exactly one of either.
+fn prompt(value: &Value) -> Result<Prompt, Invalid> {
+    const EXPECTED: &str = "a string or an array of token ids";
+    let values = match value {
+        Value::String(text) => return Ok(Prompt::Text(text.clone())),
+        Value::Array(values) => values,
+        other => return Err(Invalid::kind("prompt", EXPECTED, fields::kind(other))),
+    };
+    match values.as_slice() {
+        [] => Err(empty("prompt")),
+        [Value::String(text)] => Ok(Prompt::Text(text.clone())),
+        [Value::Array(ids)] if ids.is_empty() => Err(empty("prompt[0]")),
+        [Value::Array(ids)] => token_ids(ids, "prompt[0]"),
+        [Value::String(_) | Value::Array(_), ..] => {
+            let message = format!(
+                "Invalid 'prompt': one prompt per request is supported, but got {}.",
+                values.len()
+            );
+            Err(Invalid::unsupported("prompt", message))
+        }
+        ids => token_ids(ids, "prompt"),
+    }
+}
+
+fn token_ids(values: &[Value], path: &str) -> Result<Prompt, Invalid> {
+    let id = |(i, value): (usize, &Value)| match value.as_u64().map(TokenId::try_from) {
+        Some(Ok(id)) => Ok(id),
+        // The path is only spelled out for the message: prompts are long.
+        _ => Err(fields::integer(value, &format!("{path}[{i}]"), 0, i64::from(TokenId::MAX))
+            .err()
+            .unwrap_or_else(|| {
+                Invalid::kind(format!("{path}[{i}]"), "a token id", fields::kind(value))
+            })),
+    };
+    Ok(Prompt::Tokens(values.iter().enumerate().map(id).collect::<Result<_, _>>()?))
+}
+
+fn empty(path: &str) -> Invalid {
+    let message = format!("Invalid '{path}': expected at least 1 element, but got none.");
+    Invalid { param: Some(path.to_owned()), code: "empty_array", message }
+}

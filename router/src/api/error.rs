@@ -1,0 +1,93 @@
+//! Errors in the shape of the OpenAI interface: `{"error":{"message","type","param","code"}}`.
+
+use crate::error::TurnError;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+/// The body of an error, and the data of an error event inside a stream.
+#[derive(Serialize, PartialEq, Eq, Debug)]
+pub(crate) struct ErrorBody {
+    error: ErrorFields,
+}
+
+#[derive(Serialize, PartialEq, Eq, Debug)]
+struct ErrorFields {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl From<&TurnError> for ErrorBody {
+    fn from(error: &TurnError) -> Self {
+        let (_, kind, code) = class(error);
+        let param = match error {
+            TurnError::Invalid(invalid) => invalid.param.clone(),
+            TurnError::UnknownModel(_) => Some("model".to_owned()),
+            TurnError::ContextTooLong { param, .. } => Some((*param).to_owned()),
+            _ => None,
+        };
+        Self { error: ErrorFields { message: error.to_string(), kind, param, code: Some(code) } }
+    }
+}
+
+impl IntoResponse for TurnError {
+    fn into_response(self) -> Response {
+        let mut response = (class(&self).0, axum::Json(ErrorBody::from(&self))).into_response();
+        if let Some(after) = self.retry_after() {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+/// Status, type and code of an error.
+pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static str) {
+    const REQUEST: &str = "invalid_request_error";
+    const SERVER: &str = "server_error";
+    match error {
+        TurnError::Invalid(invalid) => (StatusCode::BAD_REQUEST, REQUEST, invalid.code),
+        TurnError::UnknownModel(_) => (StatusCode::NOT_FOUND, REQUEST, "model_not_found"),
+        TurnError::ContextTooLong { .. } => {
+            (StatusCode::BAD_REQUEST, REQUEST, "context_length_exceeded")
+        }
+        TurnError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, "body_too_large"),
+        TurnError::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, REQUEST, "body_timeout"),
+        TurnError::BodyBroken(_) => (StatusCode::BAD_REQUEST, REQUEST, "body_incomplete"),
+        TurnError::Overloaded(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded")
+        }
+        TurnError::NoWorker => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "no_worker"),
+        TurnError::Draining => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "draining"),
+        TurnError::Deadline => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "deadline_exceeded"),
+        TurnError::WorkerLost(_) => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "worker_lost"),
+        TurnError::SlowReader => (StatusCode::REQUEST_TIMEOUT, REQUEST, "slow_reader"),
+        TurnError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error"),
+    }
+}
+
+/// A path that is not served.
+pub(super) fn not_found(method: &http::Method, path: &str) -> Response {
+    plain(StatusCode::NOT_FOUND, format!("Unknown request URL: {method} {path}."), "unknown_url")
+}
+
+/// A path that is served, but not with this method.
+pub(super) fn wrong_method(method: &http::Method, path: &str) -> Response {
+    let message = format!("Not allowed to {method} on {path}.");
+    plain(StatusCode::METHOD_NOT_ALLOWED, message, "method_not_supported")
+}
+
+fn plain(status: StatusCode, message: String, code: &'static str) -> Response {
+    let fields =
+        ErrorFields { message, kind: "invalid_request_error", param: None, code: Some(code) };
+    (status, axum::Json(ErrorBody { error: fields })).into_response()
+}
+
+/// The HTTP status of an error.
+pub(crate) fn status(error: &TurnError) -> u16 {
+    class(error).0.as_u16()
+}

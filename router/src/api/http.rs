@@ -1,0 +1,143 @@
+//! The routes, and the way of a request from its bytes to its answer.
+
+use super::common::{self, Call, Delivery, Mint};
+use super::write::Writer;
+use super::{Dialect, chat, completions, error, models, sse};
+use crate::config::Config;
+use crate::error::{Invalid, TurnError};
+use crate::metrics::RequestCount;
+use crate::service::Service;
+use crate::turn::Turn;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use baton_node::clock::unix_time;
+use baton_node::serve::BodyFault;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where harnesses say which session a request belongs to, the most telling first.
+const SESSION_HEADERS: [&str; 4] =
+    ["x-claude-code-session-id", "session-id", "x-session-id", "x-session-affinity"];
+/// Whose blocks may be shared. As trustworthy as whoever may reach this port.
+const TENANT_HEADER: &str = "x-baton-tenant";
+
+/// Everything a client can ask for over HTTP.
+pub(crate) fn routes(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat_completions))
+        .route("/v1/completions", post(text_completions))
+        .route("/v1/models", get(models::list))
+        // Names may contain slashes.
+        .route("/v1/models/{*id}", get(models::get))
+        .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
+        // Some clients look first whether anybody is there.
+        .route("/", get(async || "baton\n"))
+        .fallback(async |method: Method, uri: Uri| error::not_found(&method, uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            error::wrong_method(&method, uri.path())
+        })
+        .with_state(service)
+}
+
+async fn chat_completions(State(service): State<Arc<Service>>, request: Request) -> Response {
+    answer(service, Dialect::Chat, request).await
+}
+
+async fn text_completions(State(service): State<Arc<Service>>, request: Request) -> Response {
+    answer(service, Dialect::Completions, request).await
+}
+
+/// Counts the request and answers it, well or badly.
+async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Response {
+    let mut count = RequestCount::new(service.metrics(), dialect.name());
+    match turn(&service, dialect, request).await {
+        Ok((turn, delivery)) if delivery.stream => {
+            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
+            sse::respond(&service, turn, writer, count)
+        }
+        Ok((turn, delivery)) => {
+            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
+            let response = match collect(turn, writer).await {
+                Ok(body) => axum::Json(body).into_response(),
+                Err(error) => error.into_response(),
+            };
+            count.set(response.status().as_u16());
+            response
+        }
+        Err(error) => {
+            let response = error.into_response();
+            count.set(response.status().as_u16());
+            response
+        }
+    }
+}
+
+/// From the request to an admitted turn. Dropping this future, as happens when the client goes,
+/// cancels whatever was started.
+async fn turn(
+    service: &Arc<Service>,
+    dialect: Dialect,
+    request: Request,
+) -> Result<(Turn, Delivery), TurnError> {
+    let permit = service.enter()?;
+    let mint = mint(service, request.headers())?;
+    let body = read(request.into_body()).await?;
+    let parse = move |config: &Config| parse(dialect, &body, &mint, config);
+    let (prepared, delivery) = service.prepare(parse).await?;
+    Ok((Turn::begin(service.clone(), prepared, permit).await?, delivery))
+}
+
+/// When the request came, since 1970.
+fn received(turn: &Turn) -> Duration {
+    unix_time().saturating_sub(turn.prepared().arrived.elapsed())
+}
+
+fn mint(service: &Service, headers: &HeaderMap) -> Result<Mint, TurnError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let tenant = text(TENANT_HEADER).filter(|name| !name.is_empty());
+    if tenant.is_some_and(|name| name.len() > common::NAME_BYTES_MAX) {
+        let message =
+            format!("The header '{TENANT_HEADER}' is longer than {}.", common::NAME_BYTES_MAX);
+        return Err(Invalid::value(TENANT_HEADER, message).into());
+    }
+    let session = SESSION_HEADERS.iter().find_map(|name| text(name));
+    service.mint(tenant, session.map(|session| common::clip(session).to_owned()))
+}
+
+/// The whole body; its limits in size and time are the server's.
+async fn read(body: Body) -> Result<Bytes, TurnError> {
+    let body = body.collect().await.map_err(|error| match BodyFault::find(&error) {
+        Some(BodyFault::TooLarge) => TurnError::BodyTooLarge,
+        Some(BodyFault::TooSlow) => TurnError::BodyTooSlow,
+        None => TurnError::BodyBroken(error.to_string()),
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn parse(dialect: Dialect, body: &[u8], mint: &Mint, config: &Config) -> Result<Call, TurnError> {
+    let body: Value = serde_json::from_slice(body).map_err(|error| Invalid {
+        param: None,
+        code: "invalid_json",
+        message: format!("The request body is not valid JSON: {error}."),
+    })?;
+    let parse = match dialect {
+        Dialect::Chat => chat::parse,
+        Dialect::Completions => completions::parse,
+    };
+    Ok(parse(&body, mint, &config.limits)?)
+}
+
+/// Waits for the whole answer.
+async fn collect(mut turn: Turn, mut writer: Writer) -> Result<Value, TurnError> {
+    while let Some(delta) = turn.next().await {
+        writer.keep(delta?);
+    }
+    Ok(writer.full(&turn.summary()))
+}

@@ -1,0 +1,43 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use crate::error::TurnError;
+use crate::service::Service;
+use axum::Json;
+use axum::extract::{Path, State};
+use baton_node::clock::unix_time;
+use serde_json::{Value, json};
+use std::sync::{Arc, LazyLock};
+
+/// When this router began to serve its model, in seconds since 1970.
+static CREATED: LazyLock<u64> = LazyLock::new(|| unix_time().as_secs());
+
+/// The one model, under all its names.
+pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Value> {
+    let config = &service.config().model;
+    let aliases = config.aliases.iter().filter(|alias| *alias != "*").map(String::as_str);
+    let name = config.display_name();
+    let names = std::iter::once(name.as_str()).chain(aliases);
+    let data: Vec<_> = names.map(|name| model(&service, name)).collect();
+    Json(json!({"object": "list", "data": data}))
+}
+
+/// The model by one of its names.
+pub(super) async fn get(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, TurnError> {
+    if !service.config().model.answers_to(&id) {
+        return Err(TurnError::UnknownModel(id));
+    }
+    Ok(Json(model(&service, &id)))
+}
+
+fn model(service: &Service, name: &str) -> Value {
+    let mut model =
+        json!({"id": name, "object": "model", "created": *CREATED, "owned_by": "baton"});
+    // Not part of the OpenAI interface; harnesses that know it size their prompts by it.
+    if let Some(known) = service.cluster().model() {
+        model["max_model_len"] = json!(known.description.context_tokens);
+    }
+    model
+}

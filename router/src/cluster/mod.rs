@@ -1,0 +1,282 @@
+//! What the router knows about the workers: who is there, what they hold, what they have to do.
+//!
+//! One task per configured worker ([`session`]) keeps this up to date; turns read it to be placed.
+
+mod inbox;
+mod link;
+mod session;
+
+pub(crate) use inbox::{Failure, Inbox, NewTokens, Update};
+pub(crate) use link::{Refused, Route};
+pub(crate) use session::{Connector, follow};
+
+use crate::choose::{self, Ask, Candidate, Load};
+use baton_kv::events::Batch;
+use baton_kv::hash::ChainRoot;
+use baton_kv::index::{Index, IndexConfig, NeedSnapshot};
+use baton_node::config::Threshold;
+use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
+use baton_proto::internal::{self, Endpoints, ModelDescription, PeerAddress, WorkerDescription};
+use link::Link;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// More blocks of one worker are not remembered; they cost about a hundred bytes each.
+const BLOCKS_PER_WORKER_MAX: usize = 4 << 20;
+/// The one group of blocks that today's models have.
+const GROUP: GroupId = GroupId(0);
+
+/// The model that the workers serve, as the first of them described it.
+pub(crate) struct Model {
+    pub(crate) description: ModelDescription,
+    pub(crate) root: ChainRoot,
+}
+
+/// Everything known about the workers.
+pub(crate) struct Cluster {
+    secret: [u8; 32],
+    state: Mutex<State>,
+    /// How many decode workers can be given work.
+    decoders: watch::Sender<usize>,
+}
+
+struct State {
+    model: Option<Arc<Model>>,
+    members: BTreeMap<WorkerId, Member>,
+    index: Index,
+}
+
+/// A worker that can be given work.
+struct Member {
+    uri: String,
+    incarnation: Incarnation,
+    endpoints: Option<Endpoints>,
+    load: Load,
+    /// The stream to a decode worker; none to a prefill worker.
+    link: Option<Arc<Link>>,
+}
+
+/// Why a described worker is not given work.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NotAccepted {
+    /// Its blocks and those of the others are not interchangeable.
+    #[error(
+        "serves `{theirs}` (domain {their_domain}), but the cluster serves `{ours}` (domain {our_domain}); \
+         hint: start all workers with the same checkpoint, engine and block size"
+    )]
+    OtherModel { ours: String, our_domain: String, theirs: String, their_domain: String },
+    /// Its description makes no sense.
+    #[error("describes itself wrongly: {0}")]
+    Malformed(&'static str),
+    /// Two addresses in the configuration lead to workers of the same name.
+    #[error("has the same name as another worker; hint: give each worker a name of its own")]
+    Twin,
+}
+
+/// Where a turn runs.
+pub(crate) struct Placement {
+    pub(crate) link: Arc<Link>,
+    pub(crate) prefill: Vec<PeerAddress>,
+}
+
+impl Cluster {
+    /// For a cluster with that secret and at most so many workers.
+    pub(crate) fn new(secret: [u8; 32], workers_max: usize) -> Self {
+        let config = IndexConfig { workers_max, blocks_per_worker_max: BLOCKS_PER_WORKER_MAX };
+        let state = State { model: None, members: BTreeMap::new(), index: Index::new(config) };
+        Self { secret, state: Mutex::new(state), decoders: watch::Sender::new(0) }
+    }
+
+    /// The model, once a worker has described it.
+    pub(crate) fn model(&self) -> Option<Arc<Model>> {
+        self.lock().model.clone()
+    }
+
+    /// How many decode workers can be given work, and every change of it.
+    pub(crate) fn decoders(&self) -> watch::Receiver<usize> {
+        self.decoders.subscribe()
+    }
+
+    /// Places a turn on the workers that are left when those in `tried` are not asked again.
+    pub(crate) fn place(
+        &self,
+        model: &Arc<Model>,
+        ask: &Ask,
+        chain: &[SequenceHash],
+        threshold: Threshold<u32>,
+        tried: &[WorkerId],
+    ) -> Option<Placement> {
+        let state = self.lock();
+        // A turn that was prepared for another model has the wrong hashes, and the wrong ids.
+        if state.model.as_ref().is_none_or(|now| now.description.domain != model.description.domain)
+        {
+            return None;
+        }
+        let held: BTreeMap<WorkerId, usize> =
+            state.index.matches(chain, GROUP).into_iter().collect();
+        let (mut decode, mut prefill) = (Vec::new(), Vec::new());
+        for (&worker, member) in state.members.iter().filter(|(worker, _)| !tried.contains(worker))
+        {
+            let held = held.get(&worker).copied().unwrap_or(0);
+            let candidate = Candidate { worker, held, load: member.load_now() };
+            let side = if member.link.is_some() { &mut decode } else { &mut prefill };
+            side.push(candidate);
+        }
+        let plan = choose::choose(ask, &decode, &prefill, threshold)?;
+        let link = state.members.get(&plan.decode)?.link.clone()?;
+        let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
+        Some(Placement { link, prefill })
+    }
+
+    /// Checks a worker's description against what the cluster serves. The first worker decides
+    /// what that is; when the last one is gone, the next first one does.
+    fn check(&self, description: &WorkerDescription) -> Result<(), NotAccepted> {
+        let model = description.model.as_ref().ok_or(NotAccepted::Malformed("no model"))?;
+        if model.domain.len() != 32 {
+            return Err(NotAccepted::Malformed("the model's domain is not 32 bytes"));
+        }
+        if !model.block_tokens.is_power_of_two()
+            || model.vocab_size == 0
+            || model.context_tokens == 0
+        {
+            return Err(NotAccepted::Malformed("block size, vocabulary or context is impossible"));
+        }
+        let state = self.lock();
+        let Some(ours) = state.model.as_ref().filter(|_| !state.members.is_empty()) else {
+            return Ok(());
+        };
+        if ours.description.domain == model.domain
+            && ours.description.block_tokens == model.block_tokens
+        {
+            return Ok(());
+        }
+        Err(NotAccepted::OtherModel {
+            ours: ours.description.name.clone(),
+            our_domain: short_hex(&ours.description.domain),
+            theirs: model.name.clone(),
+            their_domain: short_hex(&model.domain),
+        })
+    }
+
+    /// From now on the worker can be given work.
+    fn join(
+        &self,
+        description: WorkerDescription,
+        uri: &str,
+        link: Option<Arc<Link>>,
+    ) -> Result<(), NotAccepted> {
+        self.check(&description)?;
+        let worker = WorkerId(description.worker);
+        let mut state = self.lock();
+        if state.members.get(&worker).is_some_and(|other| other.uri != uri) {
+            return Err(NotAccepted::Twin);
+        }
+        if state.members.is_empty() {
+            state.model = description.model.and_then(|model| self.adopt(model)).map(Arc::new);
+        }
+        let member = Member {
+            uri: uri.to_owned(),
+            incarnation: Incarnation(description.incarnation),
+            endpoints: description.endpoints,
+            load: Load { available_blocks: description.slots, ..Load::default() },
+            link,
+        };
+        state.members.insert(worker, member);
+        self.decoders.send_replace(state.counts().0);
+        Ok(())
+    }
+
+    fn adopt(&self, description: ModelDescription) -> Option<Model> {
+        let domain = description.domain.as_slice().try_into().ok()?;
+        Some(Model { root: ChainRoot::new(&self.secret, domain), description })
+    }
+
+    /// The worker is gone, and what it held with it. An incarnation that has been replaced
+    /// meanwhile takes nothing with it.
+    fn leave(&self, worker: WorkerId, incarnation: Incarnation) {
+        let mut state = self.lock();
+        if state.members.get(&worker).is_some_and(|member| member.incarnation == incarnation) {
+            state.members.remove(&worker);
+            state.index.remove_worker(worker);
+            self.decoders.send_replace(state.counts().0);
+        }
+    }
+
+    /// The first event wanted of a worker whose events are about to be followed; `None` if the
+    /// index has no room for it, which costs hits and nothing else.
+    fn follow_from(&self, worker: WorkerId, incarnation: Incarnation) -> Option<EventSeq> {
+        self.lock().index.join(worker, incarnation).ok()
+    }
+
+    /// Nothing is known any more about what the worker holds; it goes on working.
+    fn forget_blocks(&self, worker: WorkerId) {
+        self.lock().index.remove_worker(worker);
+    }
+
+    fn apply(
+        &self,
+        worker: WorkerId,
+        incarnation: Incarnation,
+        batch: &Batch,
+    ) -> Result<(), NeedSnapshot> {
+        self.lock().index.apply(worker, incarnation, batch).map(|_| ())
+    }
+
+    fn set_load(&self, worker: WorkerId, load: internal::Load) {
+        if let Some(member) = self.lock().members.get_mut(&worker) {
+            member.load = Load {
+                queued: load.queued,
+                running: load.running,
+                available_blocks: load.free_slots.saturating_add(load.evictable_slots),
+                pending_tokens: load.pending_tokens,
+            };
+        }
+    }
+
+    /// How many decode and prefill workers can be given work.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        self.lock().counts()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn counts(&self) -> (usize, usize) {
+        let decode = self.members.values().filter(|member| member.link.is_some()).count();
+        (decode, self.members.len() - decode)
+    }
+
+    fn address(&self, worker: WorkerId) -> Option<PeerAddress> {
+        let member = self.members.get(&worker)?;
+        Some(PeerAddress {
+            worker: worker.0,
+            incarnation: member.incarnation.0,
+            uri: member.uri.clone(),
+            endpoints: member.endpoints.clone(),
+        })
+    }
+}
+
+impl Member {
+    /// The load that was last reported, or what this router alone has sent since, if that is more.
+    fn load_now(&self) -> Load {
+        let sent = self.link.as_ref().map_or(0, |link| link.in_flight()) as u32;
+        let known = self.load.queued.saturating_add(self.load.running);
+        let running = self.load.running.saturating_add(sent.saturating_sub(known));
+        Load { running, ..self.load }
+    }
+}
+
+/// The first bytes of a digest, enough to tell two apart.
+fn short_hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes.iter().take(6) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,253 @@
+//! What a router can be told. Every key has a default except the model's text side and the
+//! workers; unknown keys are refused by the reader in `node::config`.
+
+use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
+use baton_node::serve::ServeConfig;
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// A router's configuration.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where and how clients connect: HTTP and gRPC on one port.
+    pub serve: ServeConfig,
+    /// How long requests in flight get when the router goes down.
+    pub drain_grace: Span,
+    /// The model as clients and the text side see it.
+    pub model: ModelConfig,
+    /// The cluster this router belongs to.
+    pub cluster: ClusterConfig,
+    /// Who computes a turn.
+    pub placement: PlacementConfig,
+    /// Bounds on what comes in.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// The prefill workers.
+    pub prefill: Vec<Peer>,
+    /// The decode workers; at least one.
+    pub decode: Vec<Peer>,
+}
+
+/// The model as clients and the text side see it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The name that clients use; without it, the last part of `dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Further names for the same model; `*` answers to every name.
+    pub aliases: Vec<String>,
+    /// The checkpoint directory; only its tokenizer and template are read here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// In place of `dir`, for engines without a checkpoint: text of that many made-up tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic_vocab: Option<u32>,
+}
+
+/// The cluster this router belongs to.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterConfig {
+    /// File with the cluster's secret, the same for all its daemons; without it the secret is
+    /// expected in the environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// Who computes a turn.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlacementConfig {
+    /// From how many missing whole blocks on a prefill worker is asked; 0: always, "inf": never.
+    pub disaggregate_min_blocks: Threshold<u32>,
+    /// How many further decode workers a turn may be moved to before its first token.
+    pub moves_max: u32,
+    /// The answer's length that is assumed where nobody says one.
+    pub answer_tokens_assumed: u32,
+}
+
+/// Bounds on what comes in.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests in the house at once.
+    pub requests_max: usize,
+    /// Requests that may wait for the stream to one decode worker.
+    pub submits_max: usize,
+    /// Threads that parse, render and tokenise; 0: one per core.
+    pub text_threads: usize,
+    /// Messages of a conversation.
+    pub messages_max: usize,
+    /// Tools of a request.
+    pub tools_max: usize,
+    /// Choices of a request.
+    pub choices_max: u16,
+    /// Stop strings of a request.
+    pub stop_strings_max: usize,
+    /// Bytes of a stop string.
+    pub stop_string_bytes_max: usize,
+    /// Stop ids of a request.
+    pub stop_ids_max: usize,
+    /// Entries of `logit_bias`.
+    pub logit_bias_max: usize,
+    /// Alternatives reported beside a drawn token.
+    pub top_logprobs_max: u8,
+    /// Pieces of a stream that wait for its reader.
+    pub stream_pieces_max: usize,
+}
+
+/// How long things may take.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From a request's arrival to its last token.
+    pub request: Span,
+    /// A stream whose reader takes nothing for that long is cut.
+    pub slow_reader: Span,
+    /// A stream that has nothing to say says so this often.
+    pub keep_alive: Span,
+    /// To connect to a worker, and for its answers to short calls.
+    pub connect: Span,
+    /// The longest pause between attempts to reach a worker.
+    pub reconnect_max: Span,
+    /// A connection to a worker that is silent for that long is probed.
+    pub probe: Span,
+    /// A probed worker that does not answer for that long is lost.
+    pub probe_answer: Span,
+}
+
+/// A worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Where its gRPC service listens: `http://host:port`.
+    pub uri: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            serve: ServeConfig {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+                body_bytes_max: Threshold::At(ByteSize::mib(32)),
+                ..ServeConfig::default()
+            },
+            drain_grace: Span::secs(30),
+            model: ModelConfig::default(),
+            cluster: ClusterConfig::default(),
+            placement: PlacementConfig::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            prefill: Vec::new(),
+            decode: Vec::new(),
+        }
+    }
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        Self { disaggregate_min_blocks: Threshold::At(4), moves_max: 2, answer_tokens_assumed: 512 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_max: 4096,
+            submits_max: 1024,
+            text_threads: 0,
+            messages_max: 16_384,
+            tools_max: 1024,
+            choices_max: 16,
+            stop_strings_max: 16,
+            stop_string_bytes_max: 1024,
+            stop_ids_max: 128,
+            logit_bias_max: 1024,
+            top_logprobs_max: 20,
+            stream_pieces_max: 64,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request: Span::secs(600),
+            slow_reader: Span::secs(10),
+            keep_alive: Span::secs(15),
+            connect: Span::secs(2),
+            reconnect_max: Span::secs(2),
+            probe: Span::secs(2),
+            probe_answer: Span::secs(5),
+        }
+    }
+}
+
+/// Reads and checks a configuration; without a file, what nobody said is the default.
+pub fn load(path: Option<&Path>) -> Result<Layered<Config>, ConfigError> {
+    let config = baton_node::config::load(path)?;
+    check(&config)?;
+    Ok(config)
+}
+
+/// What the types alone do not refuse. To be called again after flags have changed something.
+pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
+    let config = layered.value();
+    if config.model.dir.is_some() == config.model.synthetic_vocab.is_some() {
+        let found = if config.model.dir.is_some() { "both" } else { "neither" };
+        return Err(layered.refuse("model.dir", "either `dir` or `synthetic_vocab`", found));
+    }
+    if config.decode.is_empty() {
+        return Err(layered.refuse("decode", "at least one decode worker", "none"));
+    }
+    let mut known = HashSet::new();
+    for (section, peers) in [("prefill", &config.prefill), ("decode", &config.decode)] {
+        for (i, peer) in peers.iter().enumerate() {
+            let key = format!("{section}[{i}].uri");
+            let valid = peer
+                .uri
+                .parse::<Uri>()
+                .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+            if !valid {
+                return Err(layered.refuse(
+                    &key,
+                    "an address such as \"http://127.0.0.1:7001\"",
+                    &peer.uri,
+                ));
+            }
+            if !known.insert(&peer.uri) {
+                return Err(layered.refuse(&key, "each worker once", &peer.uri));
+            }
+        }
+    }
+    let positive = [
+        ("limits.requests_max", config.limits.requests_max),
+        ("limits.submits_max", config.limits.submits_max),
+        ("limits.choices_max", usize::from(config.limits.choices_max)),
+        ("limits.stream_pieces_max", config.limits.stream_pieces_max),
+    ];
+    match positive.iter().find(|(_, value)| *value == 0) {
+        Some((key, _)) => Err(layered.refuse(key, "at least 1", 0)),
+        None => Ok(()),
+    }
+}
+
+impl ModelConfig {
+    /// The name that clients see in lists and answers.
+    pub fn display_name(&self) -> String {
+        let dir_name = || Some(self.dir.as_ref()?.file_name()?.to_string_lossy().into_owned());
+        self.name.clone().or_else(dir_name).unwrap_or_else(|| "synthetic".to_owned())
+    }
+
+    /// Whether a client that asks for `name` gets this model.
+    pub fn answers_to(&self, name: &str) -> bool {
+        name == self.display_name()
+            || self.aliases.iter().any(|alias| alias == name || alias == "*")
+    }
+}

@@ -1,0 +1,231 @@
+//! The gRPC interface, package `baton.v1`, on the same port as HTTP: generation as a server
+//! stream, the standard health service, and reflection.
+
+mod parse;
+
+use crate::api::{Call, Delivery, status as http_status};
+use crate::error::TurnError;
+use crate::metrics::RequestCount;
+use crate::service::Service;
+use crate::turn::{AnswerToken, Delta, Summary, Turn};
+use axum::Router;
+use baton_proto::PUBLIC_DESCRIPTORS;
+use baton_proto::ir::FinishReason;
+use baton_proto::v1::inference_server::{Inference, InferenceServer};
+use baton_proto::v1::{
+    Alternative, GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse, Model,
+    TokenLogprobs, Usage,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::server::NamedService;
+use tonic::{Code, Request, Response, Status};
+use tonic_health::server::HealthReporter;
+
+type Message = Result<GenerateResponse, Status>;
+
+/// The services under their paths, and where to say whether the router can serve.
+pub(crate) fn routes(service: &Arc<Service>) -> Result<(Router, HealthReporter), ReflectionError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let bytes_max = service
+        .config()
+        .serve
+        .body_bytes_max
+        .at()
+        .map_or(usize::MAX, baton_node::config::ByteSize::bytes);
+    let inference = InferenceServer::new(Api(service.clone())).max_decoding_message_size(bytes_max);
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let router = mount(Router::new(), inference);
+    let router = mount(router, health);
+    let router = mount(router, describe().build_v1()?);
+    // What most installed clients still speak.
+    let router = mount(router, describe().build_v1alpha()?);
+    Ok((router, reporter))
+}
+
+pub(crate) type ReflectionError = tonic_reflection::server::Error;
+
+/// The name that health is reported under, beside the empty one for the whole server.
+pub(crate) const INFERENCE: &str = <InferenceServer<Api> as NamedService>::NAME;
+
+fn mount<S>(router: Router, service: S) -> Router
+where
+    S: tower::Service<
+            http::Request<axum::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+        > + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
+}
+
+/// The implementation of `baton.v1.Inference`.
+pub(crate) struct Api(Arc<Service>);
+
+#[tonic::async_trait]
+impl Inference for Api {
+    type GenerateStream = ReceiverStream<Message>;
+
+    async fn generate(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let mut count = RequestCount::new(self.0.metrics(), "grpc_generate");
+        match begin(&self.0, request).await {
+            Ok(turn) => Ok(Response::new(stream(&self.0, turn, count)?)),
+            Err(error) => {
+                count.set(http_status(&error));
+                Err(status(&error))
+            }
+        }
+    }
+
+    async fn list_models(
+        &self,
+        _request: Request<ListModelsRequest>,
+    ) -> Result<Response<ListModelsResponse>, Status> {
+        let known = self.0.cluster().model();
+        let context_tokens = known.map_or(0, |model| model.description.context_tokens);
+        let id = self.0.config().model.display_name();
+        Ok(Response::new(ListModelsResponse { models: vec![Model { id, context_tokens }] }))
+    }
+}
+
+async fn begin(
+    service: &Arc<Service>,
+    request: Request<GenerateRequest>,
+) -> Result<Turn, TurnError> {
+    let permit = service.enter()?;
+    let deadline = deadline(&request);
+    let request = request.into_inner();
+    let tenant = (!request.tenant.is_empty()).then_some(request.tenant.as_str());
+    let mut mint = service.mint(tenant, None)?;
+    mint.deadline = deadline.map_or(mint.deadline, |deadline| deadline.min(mint.deadline));
+    let parse = move |config: &crate::config::Config| {
+        let request = parse::request(request, &mint, config)?;
+        Ok(Call { request, delivery: Delivery::default() })
+    };
+    let (prepared, _) = service.prepare(parse).await?;
+    Turn::begin(service.clone(), prepared, permit).await
+}
+
+/// What the client's own deadline leaves, in the notation of gRPC: digits and a unit.
+fn deadline<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = count.parse().ok().filter(|count| *count < 100_000_000)?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// A task carries the answer to the connection; see `api::sse`, which does the same.
+fn stream(
+    service: &Arc<Service>,
+    turn: Turn,
+    mut count: RequestCount,
+) -> Result<ReceiverStream<Message>, Status> {
+    let (messages, stream) = mpsc::channel(service.config().limits.stream_pieces_max);
+    let slow_reader = service.config().timeouts.slow_reader.0;
+    let carry = async move {
+        if let Some(code) = carry(turn, messages, slow_reader).await {
+            count.set(code);
+        }
+    };
+    service
+        .tasks()
+        .try_spawn("stream", carry)
+        .map_err(|error| status(&TurnError::Overloaded(error.to_string())))?;
+    Ok(ReceiverStream::new(stream))
+}
+
+/// Carries an answer; the status it ended with, `None` if the client left.
+async fn carry(
+    mut turn: Turn,
+    messages: mpsc::Sender<Message>,
+    slow_reader: Duration,
+) -> Option<u16> {
+    let mut next = Ok(GenerateResponse::default());
+    loop {
+        let failed = next.as_ref().err().map(http_status);
+        let message = next.map_err(|error| status(&error));
+        match tokio::time::timeout(slow_reader, messages.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => return Some(http_status(&TurnError::SlowReader)),
+        }
+        if failed.is_some() {
+            return failed;
+        }
+        let delta = tokio::select! {
+            delta = turn.next() => delta,
+            () = messages.closed() => return None,
+        };
+        next = match delta {
+            Some(Ok(delta)) => {
+                let last = turn.is_complete().then(|| turn.summary());
+                Ok(response(delta, last.as_ref()))
+            }
+            Some(Err(error)) => Err(error),
+            None => return Some(200),
+        };
+    }
+}
+
+fn response(delta: Delta, last: Option<&Summary>) -> GenerateResponse {
+    let finish_reason = match delta.finish {
+        None => "",
+        Some(FinishReason::Stop) => "stop",
+        Some(FinishReason::Length) => "length",
+    };
+    GenerateResponse {
+        choice: u32::from(delta.choice),
+        token_ids: delta.tokens.iter().map(|token| token.id).collect(),
+        logprobs: delta.tokens.iter().filter_map(logprobs).collect(),
+        text: delta.text,
+        finish_reason: finish_reason.to_owned(),
+        usage: last.map(|summary| Usage {
+            prompt_tokens: summary.prompt_tokens as u32,
+            cached_tokens: summary.cached_tokens as u32,
+            completion_tokens: summary.completion_tokens as u32,
+        }),
+    }
+}
+
+fn logprobs(token: &AnswerToken) -> Option<TokenLogprobs> {
+    let logprob = token.logprob.as_ref()?;
+    let top = logprob.top_ids.iter().zip(&logprob.top_logprobs);
+    let top = top.map(|(&token_id, &logprob)| Alternative { token_id, logprob }).collect();
+    Some(TokenLogprobs { token_id: token.id, logprob: logprob.logprob, top })
+}
+
+/// An error as gRPC says it.
+fn status(error: &TurnError) -> Status {
+    let code = match error {
+        TurnError::Invalid(_) | TurnError::ContextTooLong { .. } => Code::InvalidArgument,
+        TurnError::UnknownModel(_) => Code::NotFound,
+        TurnError::BodyTooLarge | TurnError::Overloaded(_) => Code::ResourceExhausted,
+        TurnError::NoWorker | TurnError::Draining | TurnError::WorkerLost(_) => Code::Unavailable,
+        TurnError::Deadline => Code::DeadlineExceeded,
+        TurnError::BodyTooSlow | TurnError::BodyBroken(_) | TurnError::SlowReader => Code::Aborted,
+        TurnError::Internal(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,106 @@
+//! What the router counts and times. Names and labels are relied on by dashboards.
+
+use crate::cluster::Cluster;
+use baton_node::metrics::prometheus_client::metrics::counter::Counter;
+use baton_node::metrics::prometheus_client::metrics::family::Family;
+use baton_node::metrics::prometheus_client::metrics::histogram::Histogram;
+use baton_node::metrics::{Kind, Metrics as Registry, STEP_SECONDS, WAIT_SECONDS};
+use baton_proto::internal::TurnReport;
+use std::sync::Arc;
+
+/// The router's own metrics. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    requests: Family<Vec<(&'static str, String)>, Counter>,
+    tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    pub(crate) ttft: Histogram,
+    pub(crate) itl: Histogram,
+    queue: Histogram,
+    handover: Histogram,
+    pub(crate) moved_turns: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry, cluster: &Arc<Cluster>) -> Self {
+        let workers = cluster.clone();
+        let help = "Workers that can be given work";
+        registry.sample("workers", help, Kind::Gauge, move |samples| {
+            let (decode, prefill) = workers.counts();
+            samples.push(&[("role", "decode")], decode as f64);
+            samples.push(&[("role", "prefill")], prefill as f64);
+        });
+        let wait = |name, help| registry.histogram(name, help, &WAIT_SECONDS);
+        Self {
+            requests: registry.register(
+                "requests",
+                "Requests by interface and status",
+                Family::default(),
+            ),
+            tokens: registry.register("tokens", "Tokens by stage and kind", Family::default()),
+            ttft: wait("ttft_seconds", "From a request's arrival to its first token"),
+            itl: registry.histogram("itl_seconds", "Between tokens of an answer", &STEP_SECONDS),
+            queue: wait("queue_seconds", "In a worker's queue, before anything was computed"),
+            handover: wait("handover_seconds", "From the last block's announcement to decoding"),
+            moved_turns: registry.register(
+                "moved_turns",
+                "Turns placed again on another decode worker before their first token",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// A request has ended; `code` is its HTTP status, or what it would have been.
+    pub(crate) fn request(&self, api: &'static str, code: u16) {
+        let labels = vec![("api", api.to_owned()), ("code", code.to_string())];
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// So many tokens of an answer have arrived.
+    pub(crate) fn decoded(&self, count: usize) {
+        self.count("decode", "computed", count as u64);
+    }
+
+    /// A worker has said what a prompt of so many tokens cost.
+    pub(crate) fn prompt(&self, tokens: usize, report: &TurnReport) {
+        let cached = u64::from(report.cached_tokens).min(tokens as u64);
+        self.count("prefill", "cached", cached);
+        self.count("prefill", "computed", tokens as u64 - cached);
+        self.queue.observe(seconds(report.queue_us));
+        if report.pulled_blocks > 0 {
+            self.handover.observe(seconds(report.handover_us));
+        }
+    }
+
+    fn count(&self, stage: &'static str, kind: &'static str, count: u64) {
+        self.tokens.get_or_create(&vec![("stage", stage), ("kind", kind)]).inc_by(count);
+    }
+}
+
+fn seconds(micros: u32) -> f64 {
+    f64::from(micros) / 1e6
+}
+
+/// Counts a request once, however it ends: one that nobody waits for any more ends with 499.
+pub(crate) struct RequestCount {
+    metrics: Metrics,
+    api: &'static str,
+    code: u16,
+}
+
+impl RequestCount {
+    pub(crate) fn new(metrics: &Metrics, api: &'static str) -> Self {
+        const CLIENT_CLOSED_REQUEST: u16 = 499;
+        Self { metrics: metrics.clone(), api, code: CLIENT_CLOSED_REQUEST }
+    }
+
+    /// How the request ended; the last word counts.
+    pub(crate) fn set(&mut self, code: u16) {
+        self.code = code;
+    }
+}
+
+impl Drop for RequestCount {
+    fn drop(&mut self) {
+        self.metrics.request(self.api, self.code);
+    }
+}

@@ -1,0 +1,151 @@
+//! What all requests of a router share, and the way every request takes in: counted, minted,
+//! parsed and prepared on the threads for text.
+
+use crate::api::{Call, Delivery, Mint};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::TurnError;
+use crate::metrics::Metrics;
+use crate::retry::RetryBudget;
+use crate::text_pool::TextPool;
+use crate::turn::{Prepared, prepare};
+use baton_node::Tasks;
+use baton_node::clock::{Clock, Monotonic};
+use baton_proto::ids::{RequestId, TenantId};
+use baton_text::TextModel;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// A request's place among those in the house.
+pub(crate) type Permit = OwnedSemaphorePermit;
+
+/// What all requests of a router share.
+pub(crate) struct Service {
+    config: Config,
+    text: Arc<TextModel>,
+    cluster: Arc<Cluster>,
+    metrics: Metrics,
+    tasks: Tasks,
+    /// Places for requests; every one of them holds a permit from its arrival to its end.
+    places: Arc<Semaphore>,
+    /// Threads that parse, render and tokenise.
+    text_pool: TextPool,
+    retries: Mutex<RetryBudget>,
+}
+
+impl Service {
+    pub(crate) fn new(
+        config: Config,
+        text: Arc<TextModel>,
+        cluster: Arc<Cluster>,
+        metrics: Metrics,
+        tasks: Tasks,
+    ) -> std::io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match config.limits.text_threads {
+            0 => cores(),
+            threads => threads,
+        };
+        let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
+        Ok(Self {
+            places: Arc::new(Semaphore::new(config.limits.requests_max)),
+            retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
+            config,
+            text,
+            cluster,
+            metrics,
+            tasks,
+            text_pool,
+        })
+    }
+
+    /// A place for one more request, if the router takes any and has one.
+    pub(crate) fn enter(&self) -> Result<Permit, TurnError> {
+        if self.tasks.drain().is_draining() {
+            return Err(TurnError::Draining);
+        }
+        let full = |_| TurnError::Overloaded("too many requests are in progress".to_owned());
+        let permit = self.places.clone().try_acquire_owned().map_err(full)?;
+        self.lock_retries().deposit();
+        Ok(permit)
+    }
+
+    /// Parses and prepares a request on a thread for text. `parse` must not block on anything but
+    /// the processor.
+    pub(crate) async fn prepare(
+        self: &Arc<Self>,
+        parse: impl FnOnce(&Config) -> Result<Call, TurnError> + Send + 'static,
+    ) -> Result<(Prepared, Delivery), TurnError> {
+        let arrived = Instant::now();
+        let service = self.clone();
+        let work = move || {
+            let Call { request, delivery } = parse(&service.config)?;
+            if !service.config.model.answers_to(&request.model) {
+                return Err(TurnError::UnknownModel(request.model));
+            }
+            let model = service.cluster.model().ok_or(TurnError::NoWorker)?;
+            Ok((prepare(request, model, &service.text, arrived)?, delivery))
+        };
+        self.text_pool.run(work).await
+    }
+
+    /// What a new request gets from the router. `tenant` and `session` come from its headers.
+    pub(crate) fn mint(
+        &self,
+        tenant: Option<&str>,
+        session: Option<String>,
+    ) -> Result<Mint, TurnError> {
+        let mut random = [0; 24];
+        getrandom::fill(&mut random).map_err(|error| TurnError::Internal(error.to_string()))?;
+        let (id, seed) = random.split_at(16);
+        let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        Ok(Mint {
+            id: RequestId::from_slice(id).unwrap_or_default(),
+            tenant: tenant.map_or_else(TenantId::anonymous, |name| TenantId(Arc::from(name))),
+            deadline: self.config.timeouts.request.0,
+            seed,
+            session,
+        })
+    }
+
+    /// Whether one more attempt may be made.
+    pub(crate) fn withdraw_retry(&self) -> bool {
+        self.lock_retries().withdraw(Monotonic::process().now())
+    }
+
+    /// Waits until no request is in the house.
+    pub(crate) async fn empty(&self) {
+        let all = u32::try_from(self.config.limits.requests_max).unwrap_or(u32::MAX);
+        drop(self.places.acquire_many(all).await);
+    }
+
+    /// Ends the threads for text; nothing is taken in any more.
+    pub(crate) fn close(&self) {
+        self.text_pool.close();
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn text(&self) -> &Arc<TextModel> {
+        &self.text
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryBudget> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! One choice of a turn, from ids to text: detokenised, ended at a stop string, and with exactly
+//! the ids that belong to the text.
+
+use crate::cluster::NewTokens;
+use baton_proto::ids::TokenId;
+use baton_proto::internal::Logprob;
+use baton_proto::ir::FinishReason;
+use baton_text::{Detokenizer, StopStrings, TextModel};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+/// What became certain about a choice.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Delta {
+    pub(crate) choice: u16,
+    /// Whole characters, stop strings excluded.
+    pub(crate) text: String,
+    /// The ids that belong to the text; the answer's end token, if it had one, is the last.
+    pub(crate) tokens: Vec<AnswerToken>,
+    /// The answer is complete.
+    pub(crate) finish: Option<FinishReason>,
+}
+
+/// An id of an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct AnswerToken {
+    pub(crate) id: TokenId,
+    /// Where it was asked for.
+    pub(crate) logprob: Option<Logprob>,
+    /// It ended the answer and is not part of the text.
+    pub(crate) is_end: bool,
+}
+
+/// One choice that is being generated.
+pub(crate) struct Answer {
+    choice: u16,
+    detokenizer: Detokenizer,
+    stops: StopStrings,
+    ends: Arc<HashSet<TokenId>>,
+    /// Ids whose text is not certain yet, each with the place where its text begins.
+    held: VecDeque<(u64, AnswerToken)>,
+    /// Bytes of text that came out of the detokeniser, and of those that became certain.
+    produced: u64,
+    certain: u64,
+    /// Ids that became certain.
+    released: u64,
+    end: Option<AnswerToken>,
+    done: bool,
+}
+
+impl Answer {
+    pub(crate) fn new(
+        choice: u16,
+        text: &Arc<TextModel>,
+        stops: &[String],
+        ends: Arc<HashSet<TokenId>>,
+    ) -> Self {
+        Self {
+            choice,
+            detokenizer: text.detokenizer(),
+            stops: StopStrings::new(stops),
+            ends,
+            held: VecDeque::new(),
+            produced: 0,
+            certain: 0,
+            released: 0,
+            end: None,
+            done: false,
+        }
+    }
+
+    /// The answer is complete; nothing changes it any more.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Ids that belong to the answer, so far.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.released
+    }
+
+    /// Takes further ids in.
+    pub(crate) fn push(&mut self, new: NewTokens) -> Delta {
+        let mut delta = Delta { choice: self.choice, ..Delta::default() };
+        let mut logprobs = new.logprobs.into_iter();
+        for id in new.ids {
+            let mut token = AnswerToken { id, logprob: logprobs.next(), is_end: false };
+            // After its end an answer has nothing to say.
+            if self.done || self.end.is_some() {
+                break;
+            }
+            if self.ends.contains(&id) {
+                token.is_end = true;
+                self.end = Some(token);
+                break;
+            }
+            let text = self.detokenizer.push(id);
+            self.held.push_back((self.produced, token));
+            self.produced += text.len() as u64;
+            let step = self.stops.push(&text);
+            self.certain += step.text.len() as u64;
+            delta.text.push_str(&step.text);
+            match step.hit {
+                Some(hit) => self.end_at(hit.kept_ids, &mut delta),
+                None => self.release(&mut delta),
+            }
+        }
+        delta
+    }
+
+    /// The worker has said that the answer is complete.
+    pub(crate) fn finish(&mut self, reason: FinishReason) -> Delta {
+        let mut delta = Delta { choice: self.choice, ..Delta::default() };
+        if self.done {
+            return delta;
+        }
+        let tail = self.detokenizer.finish();
+        let step = self.stops.finish(&tail);
+        delta.text = step.text;
+        if let Some(hit) = step.hit {
+            self.end_at(hit.kept_ids, &mut delta);
+            return delta;
+        }
+        // The end token is billed like any other: the model computed it.
+        self.released += self.held.len() as u64 + u64::from(self.end.is_some());
+        delta.tokens.extend(self.held.drain(..).map(|(_, token)| token));
+        delta.tokens.extend(self.end.take());
+        delta.finish = Some(reason);
+        self.done = true;
+        delta
+    }
+
+    /// Lets the ids go whose text has begun to be certain, or which gave no text.
+    fn release(&mut self, delta: &mut Delta) {
+        let all = self.certain == self.produced;
+        while self.held.front().is_some_and(|(start, _)| all || *start < self.certain) {
+            delta.tokens.extend(self.held.pop_front().map(|(_, token)| token));
+            self.released += 1;
+        }
+    }
+
+    /// A stop string: so many ids of all belong to the text before it.
+    fn end_at(&mut self, kept: u64, delta: &mut Delta) {
+        let missing = kept.saturating_sub(self.released) as usize;
+        delta.tokens.extend(self.held.drain(..).take(missing).map(|(_, token)| token));
+        self.released = self.released.max(kept);
+        delta.finish = Some(FinishReason::Stop);
+        self.done = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the synthetic text model, token `n` reads ` tn`.
+    fn answer(stops: &[&str], ends: &[TokenId]) -> Answer {
+        let text = Arc::new(TextModel::synthetic(1000));
+        let stops: Vec<_> = stops.iter().map(|stop| (*stop).to_owned()).collect();
+        Answer::new(0, &text, &stops, Arc::new(ends.iter().copied().collect()))
+    }
+
+    fn push(answer: &mut Answer, ids: &[TokenId]) -> (String, Vec<TokenId>, Option<FinishReason>) {
+        let ids = ids.to_vec();
+        seen(answer.push(NewTokens { ids, ..NewTokens::default() }))
+    }
+
+    fn seen(delta: Delta) -> (String, Vec<TokenId>, Option<FinishReason>) {
+        (delta.text, delta.tokens.iter().map(|token| token.id).collect(), delta.finish)
+    }
+
+    #[test]
+    fn text_and_ids_come_as_they_become_certain() {
+        let mut answer = answer(&[], &[]);
+        assert_eq!(push(&mut answer, &[1, 2]), (" t1 t2".to_owned(), vec![1, 2], None));
+        let end = seen(answer.finish(FinishReason::Length));
+        assert_eq!(end, (String::new(), vec![], Some(FinishReason::Length)));
+    }
+
+    #[test]
+    fn ids_after_a_stop_string_are_neither_given_nor_billed() {
+        let mut answer = answer(&["t3 t4"], &[]);
+        assert_eq!(push(&mut answer, &[1, 3]), (" t1 ".to_owned(), vec![1, 3], None));
+        let hit = push(&mut answer, &[4, 5, 6]);
+        assert_eq!(hit, (String::new(), vec![], Some(FinishReason::Stop)));
+        assert_eq!(answer.tokens(), 2);
+        assert_eq!(push(&mut answer, &[7]), (String::new(), vec![], None));
+        assert_eq!(seen(answer.finish(FinishReason::Length)), (String::new(), vec![], None));
+    }
+
+    #[test]
+    fn what_only_looked_like_a_stop_string_is_given_at_the_end() {
+        let mut answer = answer(&[" t3 t4"], &[]);
+        assert_eq!(push(&mut answer, &[1, 3]), (" t1".to_owned(), vec![1], None));
+        let end = seen(answer.finish(FinishReason::Length));
+        assert_eq!(end, (" t3".to_owned(), vec![3], Some(FinishReason::Length)));
+    }
+
+    #[test]
+    fn an_end_token_is_given_and_billed_but_is_no_text() {
+        let mut answer = answer(&[], &[9]);
+        assert_eq!(push(&mut answer, &[1, 9]), (" t1".to_owned(), vec![1], None));
+        let last = answer.finish(FinishReason::Stop);
+        assert!(last.tokens[0].is_end);
+        assert_eq!(seen(last), (String::new(), vec![9], Some(FinishReason::Stop)));
+        assert_eq!(answer.tokens(), 2);
+    }
+}

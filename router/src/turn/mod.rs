@@ -1,0 +1,184 @@
+//! The life of a turn: placed, admitted, streamed, and moved to another worker where that is still
+//! possible. Dropping a [`Turn`] at any point cancels what runs for it.
+
+mod answer;
+mod moves;
+mod prepare;
+mod report;
+
+pub(crate) use answer::{AnswerToken, Delta};
+pub(crate) use prepare::{Prepared, prepare};
+pub(crate) use report::Summary;
+
+use crate::cluster::{Failure, NewTokens, Route, Update};
+use crate::error::TurnError;
+use crate::service::{Permit, Service};
+use answer::Answer;
+use baton_proto::ir::FinishReason;
+use moves::Moves;
+use report::Meter;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A turn that has been admitted and is being generated.
+pub(crate) struct Turn {
+    service: Arc<Service>,
+    prepared: Arc<Prepared>,
+    route: Route,
+    answers: Vec<Answer>,
+    /// What is certain and has not been read.
+    ready: VecDeque<Delta>,
+    /// A token has arrived: from here on the turn cannot be moved.
+    started: bool,
+    moves: Moves,
+    meter: Meter,
+    failed: bool,
+    /// The turn's place among the requests in the house.
+    _permit: Permit,
+}
+
+impl Turn {
+    /// Places a turn and waits until a decode worker has admitted it. Until then nothing has been
+    /// said to the client, so every refusal can become a plain status.
+    pub(crate) async fn begin(
+        service: Arc<Service>,
+        prepared: Prepared,
+        permit: Permit,
+    ) -> Result<Self, TurnError> {
+        let prepared = Arc::new(prepared);
+        let mut moves = Moves::default();
+        let route = moves.place(&service, &prepared)?;
+        let request = &prepared.request;
+        let answer = |choice| {
+            Answer::new(choice, service.text(), &request.stop.strings, prepared.ends.clone())
+        };
+        let answers = (0..request.choices).map(answer).collect();
+        let meter = Meter::new(&service, &prepared);
+        let mut turn = Self {
+            service,
+            route,
+            answers,
+            ready: VecDeque::new(),
+            started: false,
+            moves,
+            meter,
+            failed: false,
+            prepared,
+            _permit: permit,
+        };
+        while !turn.step().await? {}
+        Ok(turn)
+    }
+
+    /// What became certain next; `None` when every choice is complete or after an error. Safe to
+    /// drop and call again.
+    pub(crate) async fn next(&mut self) -> Option<Result<Delta, TurnError>> {
+        loop {
+            if let Some(delta) = self.ready.pop_front() {
+                return Some(Ok(delta));
+            }
+            if self.failed || self.is_complete() {
+                return None;
+            }
+            if let Err(error) = self.step().await {
+                self.failed = true;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Every choice is complete, and everything about it has been read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ready.is_empty() && self.answers.iter().all(Answer::is_done)
+    }
+
+    /// What the turn has cost up to now.
+    pub(crate) fn summary(&self) -> Summary {
+        let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
+        self.meter.summary(self.route.link().worker, completion_tokens)
+    }
+
+    pub(crate) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// Handles one piece of news; whether the turn is admitted now.
+    async fn step(&mut self) -> Result<bool, TurnError> {
+        let update = tokio::select! {
+            biased;
+            update = self.route.recv() => update,
+            () = tokio::time::sleep_until(self.prepared.deadline) => return Err(TurnError::Deadline),
+        };
+        match update {
+            Update::Admitted => {}
+            Update::Tokens(tokens) => self.take_tokens(tokens),
+            Update::Finished { choice, reason, report } => {
+                if let Some(report) = report {
+                    self.meter.report(choice, &report);
+                }
+                self.finish(choice, reason);
+            }
+            Update::Failed(failure) => {
+                self.recover(failure)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_tokens(&mut self, tokens: NewTokens) {
+        let choice = tokens.choice;
+        let Some(answer) = self.answers.get_mut(usize::from(choice)) else { return };
+        if answer.is_done() {
+            return;
+        }
+        self.started = true;
+        self.meter.tokens(choice, tokens.ids.len());
+        if let Some(report) = &tokens.report {
+            self.meter.report(choice, report);
+        }
+        let delta = answer.push(tokens);
+        let stopped = delta.finish.is_some();
+        if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {
+            self.ready.push_back(delta);
+        }
+        if stopped && self.answers.iter().any(|answer| !answer.is_done()) {
+            // When no choice is left, dropping the route cancels the whole request.
+            self.route.cancel_choice(choice);
+        }
+    }
+
+    fn finish(&mut self, choice: u16, reason: FinishReason) {
+        let Some(answer) = self.answers.get_mut(usize::from(choice)) else { return };
+        if !answer.is_done() {
+            self.ready.push_back(answer.finish(reason));
+        }
+        if self.answers.iter().all(Answer::is_done) {
+            self.route.complete();
+        }
+    }
+
+    /// Moves the turn to another worker if nothing of its answer has been seen yet.
+    fn recover(&mut self, failure: Failure) -> Result<(), TurnError> {
+        // The worker has said its last word; there is nothing to cancel there.
+        self.route.complete();
+        if self.started {
+            return Err(self.mid_stream(failure));
+        }
+        self.moves.refused(&self.service, self.route.link().worker, failure)?;
+        self.route = self.moves.place(&self.service, &self.prepared)?;
+        let (request, worker) = (&self.prepared.request.id, &self.route.link().name);
+        tracing::info!(%request, %worker, "turn moved before its first token");
+        self.service.metrics().moved_turns.inc();
+        Ok(())
+    }
+
+    fn mid_stream(&self, failure: Failure) -> TurnError {
+        match failure {
+            Failure::Draining => {
+                TurnError::WorkerLost(format!("{} is shutting down", self.route.link().name))
+            }
+            other => moves::verdict(other),
+        }
+    }
+}

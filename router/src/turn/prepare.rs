@@ -1,0 +1,147 @@
+//! From a parsed request to what can be placed: ids within the limits, and their hash chain.
+//!
+//! Rendering and tokenising take long enough to hold up an async thread, so this runs on the
+//! threads for text (see `Service::prepare`).
+
+use crate::cluster::Model;
+use crate::error::{Invalid, TurnError};
+use baton_kv::hash::Salt;
+use baton_proto::ids::{SequenceHash, TokenId};
+use baton_proto::internal;
+use baton_proto::ir::{Prompt, Request};
+use baton_text::{EncodeError, PromptError, RenderError, TextModel};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Number of leading blocks that tenants share; nothing is declared public yet.
+const PUBLIC_BLOCKS: u32 = 0;
+
+/// A request that can be placed, again and again if need be.
+pub(crate) struct Prepared {
+    pub(crate) request: Request,
+    pub(crate) model: Arc<Model>,
+    pub(crate) ids: Vec<TokenId>,
+    /// The hashes of the whole blocks of `ids`.
+    pub(crate) chain: Vec<SequenceHash>,
+    /// When the request came.
+    pub(crate) arrived: Instant,
+    /// When nobody wants the answer any more.
+    pub(crate) deadline: Instant,
+    /// The ids that end an answer.
+    pub(crate) ends: Arc<HashSet<TokenId>>,
+}
+
+/// Checks a request against the model, renders and tokenises its prompt, hashes its blocks.
+pub(crate) fn prepare(
+    mut request: Request,
+    model: Arc<Model>,
+    text: &TextModel,
+    arrived: Instant,
+) -> Result<Prepared, TurnError> {
+    let described = &model.description;
+    check_vocabulary(&request, described.vocab_size)?;
+    let param = prompt_param(&request.prompt);
+    let ids = text.prompt_ids(&request.prompt).map_err(|error| unusable_prompt(&error, param))?;
+    if ids.is_empty() {
+        let message = format!("Invalid '{param}': the prompt has no tokens.");
+        return Err(Invalid::value(param, message).into());
+    }
+    // An answer needs room for one token.
+    let room = (described.context_tokens as usize).saturating_sub(ids.len()) as u32;
+    if room == 0 {
+        let (prompt, context) = (ids.len(), described.context_tokens);
+        return Err(TurnError::ContextTooLong { prompt, context, param });
+    }
+    request.stop.max_tokens = request.stop.max_tokens.min(room);
+    request.stop.min_tokens = request.stop.min_tokens.min(request.stop.max_tokens);
+    let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
+    let chain = model.root.chain(&salt, described.block_tokens as usize, &ids);
+    let mut ends: HashSet<_> = request.stop.ids.iter().copied().collect();
+    if !request.stop.ignore_eos {
+        ends.extend(&described.eos);
+    }
+    let deadline = arrived + request.deadline;
+    Ok(Prepared { request, ids, chain, arrived, deadline, ends: Arc::new(ends), model })
+}
+
+impl Prepared {
+    /// The request as a decode worker gets it.
+    pub(crate) fn submit(
+        &self,
+        prefill: Vec<internal::PeerAddress>,
+        now: Instant,
+    ) -> internal::Submit {
+        let request = &self.request;
+        let (sampling, stop) = (&request.sampling, &request.stop);
+        let bias = |&(token_id, bias): &(TokenId, f32)| internal::LogitBias { token_id, bias };
+        let remaining = self.deadline.saturating_duration_since(now).as_millis();
+        internal::Submit {
+            request_id: request.id.to_bytes().to_vec(),
+            token_ids: self.ids.clone(),
+            tenant: request.tenant.0.to_string(),
+            public_blocks: PUBLIC_BLOCKS,
+            choices: u32::from(request.choices),
+            sampling: Some(internal::Sampling {
+                temperature: sampling.temperature,
+                top_k: sampling.top_k,
+                top_p: sampling.top_p,
+                min_p: sampling.min_p,
+                repetition_penalty: sampling.repetition_penalty,
+                presence_penalty: sampling.presence_penalty,
+                frequency_penalty: sampling.frequency_penalty,
+                logit_bias: sampling.logit_bias.iter().map(bias).collect(),
+                seed: sampling.seed,
+            }),
+            stop: Some(internal::StopRule {
+                max_tokens: stop.max_tokens,
+                min_tokens: stop.min_tokens,
+                ids: stop.ids.clone(),
+                ignore_eos: stop.ignore_eos,
+            }),
+            logprobs: request.logprobs.map(u32::from),
+            priority: request.hints.priority,
+            osl: request.hints.osl.unwrap_or(0),
+            deadline_ms: u32::try_from(remaining).unwrap_or(u32::MAX),
+            prefill,
+        }
+    }
+}
+
+/// Ids that the model does not have are refused here, before anything is started for them.
+fn check_vocabulary(request: &Request, vocab_size: u32) -> Result<(), Invalid> {
+    let check = |ids: &mut dyn Iterator<Item = TokenId>, path: &str| {
+        let Some((index, id)) = ids.enumerate().find(|&(_, id)| id >= vocab_size) else {
+            return Ok(());
+        };
+        let message = format!(
+            "Invalid '{path}': token id {id} at index {index} is outside the vocabulary of {vocab_size}."
+        );
+        Err(Invalid::value(path, message))
+    };
+    if let Prompt::Tokens(ids) = &request.prompt {
+        check(&mut ids.iter().copied(), "prompt")?;
+    }
+    check(&mut request.stop.ids.iter().copied(), "stop_token_ids")?;
+    check(&mut request.sampling.logit_bias.iter().map(|(id, _)| *id), "logit_bias")
+}
+
+/// The field that holds a prompt of this kind.
+fn prompt_param(prompt: &Prompt) -> &'static str {
+    match prompt {
+        Prompt::Chat(_) => "messages",
+        Prompt::Text(_) | Prompt::Tokens(_) => "prompt",
+    }
+}
+
+fn unusable_prompt(error: &PromptError, param: &str) -> TurnError {
+    let field = match error {
+        PromptError::Render(RenderError::Argument { field, .. }) => field.clone(),
+        PromptError::Encode(EncodeError::Tokenizer { .. }) => {
+            return TurnError::Internal(error.to_string());
+        }
+        _ => param.to_owned(),
+    };
+    let message = format!("Invalid '{field}': {error}.");
+    Invalid::value(field, message).into()
+}

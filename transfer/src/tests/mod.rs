@@ -1,1 +1,0 @@
-//! One adversarial suite for all transports.
