@@ -1,2 +1,29 @@
-//! The `baton` command.
-fn main() {}
+//! The `baton` command: thin, it calls the crates.
+#![forbid(unsafe_code)]
+
+mod chat;
+mod cli;
+mod daemons;
+mod demo_model;
+mod run;
+mod up;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(args) => up::main(&args),
+        Command::Router(args) => daemons::router(&args),
+        Command::Prefill(args) => daemons::prefill(&args),
+        Command::Decode(args) => daemons::decode(&args),
+        Command::Run(args) => run::main(&args),
+        Command::Chat(args) => chat::main(&args),
+        Command::Bench(args) => baton_bench::main(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,1 +1,7 @@
 //! Load, simulation and microbenchmarks.
+#![forbid(unsafe_code)]
+
+mod args;
+pub mod client;
+
+pub use args::{BenchArgs, main};

@@ -13,11 +13,7 @@ use std::time::Duration;
 impl DecodeSchedule {
     /// Every drawing choice first, one token each; then prompt positions, within the budget that
     /// bounds the others' inter-token latency.
-    pub(crate) fn plan_step(
-        &mut self,
-        now: Duration,
-        _actions: &mut Vec<Action>,
-    ) -> Option<Plan> {
+    pub(crate) fn plan_step(&mut self, now: Duration, _actions: &mut Vec<Action>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
@@ -228,7 +224,7 @@ fn sample(turn: &Turn, choice: usize) -> Sample<'_> {
         prompt_len: turn.prompt_len(),
         suppressed,
         logprobs: request.logprobs,
-        raw_top: 0,
+        raw_top: if drawn == 0 { request.raw_top } else { 0 },
         last: drawn + 1 >= request.stop.max_tokens,
     }
 }

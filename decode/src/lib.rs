@@ -3,6 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod config;
+pub mod daemon;
 pub mod event;
+pub mod prefill_call;
 pub mod schedule;
+pub mod service;
+pub mod shell;
 pub mod turn;
+pub mod wire;

@@ -12,7 +12,7 @@ use baton_proto::ids::{RequestId, SeqKey};
 use baton_transfer::Settled;
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
-use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
@@ -216,8 +216,11 @@ impl DecodeSchedule {
     }
 
     fn router_gone(&mut self, router: RouterId, actions: &mut Vec<Action>) {
-        let gone: Vec<TurnId> =
-            self.names.range((router, RequestId(0))..=(router, RequestId(u128::MAX))).map(|(_, id)| *id).collect();
+        let gone: Vec<TurnId> = self
+            .names
+            .range((router, RequestId(0))..=(router, RequestId(u128::MAX)))
+            .map(|(_, id)| *id)
+            .collect();
         for id in gone {
             self.end_turn(id, actions);
         }
@@ -248,7 +251,8 @@ impl DecodeSchedule {
         let block_tokens = request.chain_key.block_tokens;
         let goal = (request.tokens.len() - 1) / block_tokens as usize;
         let mut fill = Fill::new(sequence, goal, 0);
-        fill.advance(&self.blocks, &mut self.claims, self.fill_limits(0));
+        let limits = self.fill_limits(0);
+        fill.advance(&self.blocks, &mut self.claims, limits);
         let held = fill.have();
         let news = News::Admitted { held_tokens: held as u32 * block_tokens };
         let turn = self.turns.get_mut(&id).expect("listed turns exist");
@@ -317,7 +321,7 @@ impl DecodeSchedule {
         actions: &mut Vec<Action>,
     ) {
         let Some(fill) = self.turns.get_mut(&id).and_then(Turn::lead) else {
-            results.into_iter().for_each(discard);
+            results.into_iter().for_each(Settled::give_back);
             return;
         };
         let mut failed = false;

@@ -55,6 +55,8 @@ pub struct TurnRequest {
     pub stop: StopRule,
     /// Log-probabilities wanted, with that many alternatives.
     pub logprobs: Option<u8>,
+    /// That many of the largest raw logits at the last prompt position.
+    pub raw_top: u16,
     /// Larger is more urgent.
     pub priority: i32,
     /// Expected answer length in tokens.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 const SEQUENCES: usize = 8;
 const PROMPT: u32 = 64;
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let context: u32 = args.next().map_or(Ok(1000), |arg| arg.parse())?;

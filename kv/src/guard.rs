@@ -39,10 +39,15 @@ impl Guard {
     /// Runs `body` as if this guard did not exist.
     #[cfg(test)]
     pub(crate) fn without<T>(self, body: impl FnOnce() -> T) -> T {
+        struct PutBack;
+        impl Drop for PutBack {
+            fn drop(&mut self) {
+                REMOVED.set(None);
+            }
+        }
         REMOVED.set(Some(self));
-        let result = body();
-        REMOVED.set(None);
-        result
+        let _put_back = PutBack;
+        body()
     }
 }
 

@@ -223,8 +223,8 @@ struct World {
 }
 
 impl World {
-    fn run(&mut self, index: &mut Index, step: Step) {
-        match step {
+    fn run(&mut self, index: &mut Index, step: &Step) {
+        match *step {
             Step::Publish(w, n) => self.workers[w].publish(n),
             Step::Restart(w) => {
                 self.runs += 1;
@@ -337,9 +337,15 @@ proptest! {
         let mut index = Index::new(IndexConfig { workers_max: 2, blocks_per_worker_max: 100 });
         let mut world = World { workers: vec![Truth::new(1), Truth::new(2)], runs: 2, ..World::default() };
         world.note();
-        for step in steps {
+        for step in &steps {
+            let before = [0, 1].map(|w| index.position(WorkerId(w)));
             world.run(&mut index, step);
             world.check(&index);
+            for (w, before) in (0..).zip(before) {
+                if let (Some((run, next)), Some(after)) = (before, index.position(WorkerId(w))) {
+                    prop_assert!(after.0 != run || after.1 >= next, "{after:?} after event {next}");
+                }
+            }
         }
         world.catch_up(&mut index);
     }

@@ -2,5 +2,9 @@
 //! shell that serves decode workers, and the main.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod daemon;
 pub mod job;
 pub mod schedule;
+pub mod service;
+pub mod shell;

@@ -12,7 +12,7 @@ use baton_proto::ids::SeqKey;
 use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
-use baton_worker::fill::{Fill, FillLimits, Next, discard};
+use baton_worker::fill::{FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule, Segment};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
@@ -54,6 +54,8 @@ pub struct Limits {
     pub batch_tokens: u32,
     /// Blocks a job pulls at a time.
     pub pull_window_blocks: usize,
+    /// A pull that takes longer has failed.
+    pub pull_timeout: Duration,
     /// How long announced blocks are kept without a renewal.
     pub lease_ttl: Duration,
     /// Waiting that long counts as one step of priority.
@@ -124,8 +126,12 @@ impl Schedule for PrefillSchedule {
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.blocks.expire(now);
-        let late: Vec<JobId> =
-            self.jobs.iter().filter(|(_, job)| job.request.deadline <= now).map(|(id, _)| *id).collect();
+        let late: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.request.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in late {
             actions.push(Action::Fail(id, JobFailure::Deadline));
             self.end(id);
@@ -226,7 +232,7 @@ impl PrefillSchedule {
     fn settled(&mut self, id: JobId, results: Vec<Settled>) {
         let Some(fill) = self.jobs.get_mut(&id).and_then(Job::fill_mut) else {
             // The job is gone: the transport is quiet, so the slots can go back.
-            results.into_iter().for_each(discard);
+            results.into_iter().for_each(Settled::give_back);
             return;
         };
         let mut failed = false;
@@ -280,15 +286,15 @@ impl PrefillSchedule {
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Option<u32> {
-        let limits =
-            FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
+        let limits = FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
         let job = self.jobs.get_mut(&id)?;
         let next = job.fill_mut()?.advance(&self.blocks, &mut self.claims, limits);
         let compute = match next {
             Next::Compute(count) => Some(count),
             Next::Pull(pulls) => {
                 let peer = job.request.held_by.clone().expect("offers come with their peer");
-                actions.push(Action::Pull(id, peer, pulls, job.request.deadline));
+                let deadline = job.request.deadline.min(now + self.limits.pull_timeout);
+                actions.push(Action::Pull(id, peer, pulls, deadline));
                 None
             }
             Next::Wait | Next::Done => None,

@@ -1,15 +1,14 @@
 //! `cargo xtask clients`: other people's clients against a real cluster. Makes a virtual
 //! environment with pinned packages, starts `baton up` on a free port, and runs tests/clients.
 
-use crate::ci::kill_all;
 use crate::failure::Failure;
-use rustix::process::{Pid, Signal, kill_process};
+use crate::process::Running;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TESTS: &str = "tests/clients";
 /// What `baton up` begins its one line with once requests are welcome.
@@ -109,7 +108,7 @@ fn succeed(what: &str, status: ExitStatus) -> Result<(), Failure> {
 
 /// A running `baton up`.
 struct Cluster {
-    child: Child,
+    up: Running,
     url: String,
 }
 
@@ -133,36 +132,22 @@ impl Cluster {
                 }
             });
         }
-        if let Ok(url) = url.recv_timeout(READY_MAX) {
-            return Ok(Self { child, url });
-        }
-        kill_all(child.id());
-        child.wait()?;
-        Err(Failure::new(format!("`baton up` printed no `{READY}` line; its own words are above")))
+        let up = Running::new(child);
+        // Ends early, too, when the process has closed its output.
+        let Ok(url) = url.recv_timeout(READY_MAX) else {
+            let message = format!("`baton up` printed no `{READY}` line; its words are above");
+            return Err(Failure::new(message));
+        };
+        Ok(Self { up, url })
     }
 
     /// Asks the cluster to drain, as Ctrl-C does, and waits for it.
     fn stop(mut self) -> Result<(), Failure> {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let end = Instant::now() + DRAIN_MAX;
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait()? {
-                return succeed("`baton up` after SIGTERM", status);
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Err(Failure::new(format!("`baton up` did not drain within {} s", DRAIN_MAX.as_secs())))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            kill_all(self.child.id());
-            let _ = self.child.wait();
-        }
+        self.up.terminate();
+        let seconds = DRAIN_MAX.as_secs();
+        let late = || Failure::new(format!("`baton up` did not drain within {seconds} s"));
+        let status = self.up.wait(DRAIN_MAX)?.ok_or_else(late)?;
+        succeed("`baton up` after SIGTERM", status)
     }
 }
 

@@ -6,6 +6,7 @@ mod clients;
 mod failure;
 #[cfg(feature = "gen")]
 mod gen_proto;
+mod process;
 mod source;
 mod test;
 mod tidy;

@@ -2,7 +2,7 @@
 
 `cargo xtask clients` starts a cluster and sets the environment. To try another one:
 
-    BASE_URL=http://127.0.0.1:8000 pytest tests/clients
+    BASE_URL=http://127.0.0.1:8080 pytest tests/clients
 """
 
 import os
@@ -16,7 +16,7 @@ def base_url() -> str:
     """The router's HTTP address, without a path."""
     url = os.environ.get("BASE_URL")
     if not url:
-        pytest.exit("set BASE_URL to a running cluster, for example http://127.0.0.1:8000", 2)
+        pytest.exit("set BASE_URL to a running cluster, for example http://127.0.0.1:8080", 2)
     return url.rstrip("/")
 
 

@@ -3,12 +3,12 @@
 use crate::TextModel;
 use crate::decoder::{self, Stage};
 use baton_proto::ids::TokenId;
+use std::fmt;
 use std::sync::Arc;
 
 /// Turns the ids of one answer into text as they come. No character is ever split: bytes of an
 /// incomplete one are held back. The concatenation of everything returned equals the decoding of
 /// all ids at once.
-#[derive(Debug)]
 pub struct Detokenizer {
     model: Arc<TextModel>,
     stages: Vec<Stage>,
@@ -40,5 +40,14 @@ impl Detokenizer {
         decoder::finish(&mut self.stages, &mut out);
         self.stages.clone_from(&self.model.stages);
         out
+    }
+}
+
+impl fmt::Debug for Detokenizer {
+    /// Without the text that is held back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detokenizer")
+            .field("skip_special", &self.skip_special)
+            .finish_non_exhaustive()
     }
 }

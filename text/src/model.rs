@@ -28,7 +28,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Enough for contexts of several million tokens.
     fn default() -> Self {
-        Self { text_bytes: 32 << 20, template_fuel: 20_000_000 }
+        Self { text_bytes: 32 << 20, template_fuel: 10_000_000 }
     }
 }
 
@@ -238,6 +238,8 @@ impl fmt::Debug for TextModel {
     }
 }
 
+/// The default; daemons give their own with [`TextModel::with_clock`].
+#[allow(clippy::disallowed_methods)] // This crate sees no daemon's clock.
 fn system_clock() -> Clock {
     Arc::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

@@ -6,9 +6,10 @@
 //! end at the same place the longest.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 /// Looks for stop strings in the text of one answer; see the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StopStrings {
     patterns: Vec<Pattern>,
     /// Text that may still become part of a stop string.
@@ -121,8 +122,19 @@ impl StopStrings {
     }
 }
 
+impl fmt::Debug for StopStrings {
+    /// Without the text that is held back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopStrings")
+            .field("patterns", &self.patterns.len())
+            .field("held_bytes", &self.held.len())
+            .field("done", &self.done)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One stop string with its Knuth-Morris-Pratt table.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Pattern {
     index: usize,
     bytes: Vec<u8>,

@@ -7,13 +7,17 @@ use crate::template::Templates;
 use baton_proto::ids::TokenId;
 use std::path::PathBuf;
 
-const TEMPLATE: &str = "\
-{%- for tool in tools or [] %}tool {{ tool | tojson }}
+const TEMPLATE: &str = r"
+{%- for tool in tools or [] %}
+{{ 'tool ' ~ tool | tojson }}
 {% endfor %}
-{%- for message in messages %}{{ message.role }}: {{ message.content }}
-{%- for call in message.tool_calls or [] %} call {{ call.function | tojson }}{% endfor %}
+{% for message in messages %}
+{{ message.role ~ ': ' ~ message.content }}
+{% for call in message.tool_calls or [] %}
+{{ ' call ' ~ call.function | tojson }}
 {% endfor %}
-{%- if add_generation_prompt %}assistant:{% endif %}";
+{% endfor %}
+{% if add_generation_prompt %}assistant:{% endif %}";
 
 pub(crate) fn pieces(vocab_size: u32) -> Pieces {
     let ids: Vec<TokenId> = (0..vocab_size).collect();

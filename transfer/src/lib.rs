@@ -1,1 +1,42 @@
 //! How a block moves: shared memory, TCP, and the simulated link.
+//!
+//! The side that needs a block *pulls* it from the side that holds it. [`Transport::pull`] takes
+//! descriptors together with the [`WriteLease`](baton_kv::lease::WriteLease)s of the slots they go
+//! to, by value; [`InFlight::settle`] gives the leases back, and only when nothing can write to
+//! those slots any more. Nothing that arrives is believed before [`verify`] has compared payload,
+//! slot record and descriptor. Whatever goes wrong costs time: it is a [`TransferError`] for one
+//! block, never a wrong byte.
+//!
+//! * [`tcp`] scatters and gathers between sockets and arenas, without a buffer in between.
+//! * [`shm`] maps the owner's arena and copies each block once.
+//! * [`sim`] is a link in virtual time for the cluster simulator.
+//!
+//! The frames are drawn in docs/wire.md.
+#![forbid(unsafe_code)]
+
+mod api;
+mod caller;
+mod counters;
+mod error;
+mod flight;
+mod guards;
+mod serve;
+pub mod shm;
+pub mod sim;
+pub mod tcp;
+mod verify;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::{
+    Clock, EndpointError, Endpoints, Identity, Local, Peer, Pull, ServeContext, Settled, Token,
+    Transport, TransportKind,
+};
+pub use caller::BackOff;
+pub use counters::{Counters, Op, Sample};
+pub use error::{Mismatch, Refused, TransferError};
+pub use flight::InFlight;
+pub use serve::ServeLimits;
+pub use verify::verify;

@@ -80,7 +80,7 @@ impl Blocks {
     ) -> ReadPin {
         let (len, crc) = {
             let payload = self.arena.read(draft.slot().0);
-            (payload.len() as u32, baton_arena::crc32c(&payload))
+            (payload.len() as u32, crc32c::crc32c(&payload))
         };
         self.publish(draft, BlockId { hash, parent, group: GROUP }, len, crc)
     }
@@ -136,8 +136,7 @@ impl Blocks {
             Some(id) => pool.extend_lease(id, pins.to_vec(), ttl, now).then_some(id)?,
             None => pool.lease(pins.to_vec(), ttl, now).ok()?,
         };
-        let describe =
-            |pin: &ReadPin| pool.descriptor(pin, self.worker, self.incarnation, id, ttl);
+        let describe = |pin: &ReadPin| pool.descriptor(pin, self.worker, self.incarnation, id, ttl);
         let blocks = pins.iter().map(describe).collect();
         Some((id, blocks))
     }

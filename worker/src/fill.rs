@@ -273,10 +273,3 @@ impl Fill {
         self.sequence
     }
 }
-
-/// A pull whose sequence is gone has ended: the transport is quiet, so its slot can go back.
-pub fn discard(result: Settled) {
-    match result {
-        Settled::Arrived { lease, .. } | Settled::Failed { lease, .. } => drop(lease.settle()),
-    }
-}

@@ -4,6 +4,9 @@
 //! and a draw may hang on the last bit: with these, equal logits give equal tokens on every
 //! machine. They use plain additions and multiplications, never fused, in a fixed order.
 
+/// Elements that the processor handles side by side.
+const LANES: usize = 8;
+
 /// `e^x` for `x <= 0`, within 2 units in the last place; 0 below -87.3 and for NaN.
 pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
@@ -49,27 +52,38 @@ pub(super) fn ln(x: f64) -> f64 {
     exponent as f64 * std::f64::consts::LN_2 + 2.0 * s * series
 }
 
-/// The sum of `f(x)` over all elements: element `i` goes to partial sum `i % 8`, and the partial
-/// sums are added in order.
-pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    const LANES: usize = 8;
+/// The sum of all elements: element `i` goes to partial sum `i % 8`, and the partial sums are
+/// added in order.
+pub(super) fn sum(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f64; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(f(*value));
+    let (eights, rest) = values.as_chunks::<LANES>();
+    for eight in eights {
+        for (lane, value) in lanes.iter_mut().zip(eight) {
+            *lane += f64::from(*value);
         }
     }
     for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane += f64::from(f(*value));
+        *lane += f64::from(*value);
     }
     lanes.iter().sum()
 }
 
+/// The largest element; minus infinity if there is none. None of them is NaN.
+pub(super) fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (eights, rest) = values.as_chunks::<LANES>();
+    for eight in eights {
+        for (lane, value) in lanes.iter_mut().zip(eight) {
+            *lane = larger(*lane, *value);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{exp, ln, sum};
+    use super::{exp, largest, ln, sum};
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
@@ -108,11 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn sums_take_every_element_once() {
+    fn sum_and_largest_take_every_element() {
         for len in 0..40 {
             let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
             let expected = f64::from(len * (len - 1) / 2);
-            assert!((sum(&values, |x| x) - expected).abs() < 1e-12);
+            assert!((sum(&values) - expected).abs() < 1e-12);
+            let shifted: Vec<f32> = values.iter().map(|x| (x * 7.0) % len as f32 - 50.0).collect();
+            let expected = shifted.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(largest(&shifted).to_bits(), expected.to_bits());
         }
     }
 }

@@ -125,29 +125,28 @@ fn first_allowed(vocab: usize, suppressed: &[TokenId]) -> TokenId {
 
 /// Steps 4 and 5; `None` if nothing is possible.
 fn pick(logits: &mut [f32], sampling: &Sampling, chance: f64) -> Option<TokenId> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = math::largest(logits);
     if max == f32::NEG_INFINITY {
         return None;
     }
     if sampling.top_k > 0 && (sampling.top_k as usize) < logits.len() {
         keep_largest(logits, sampling.top_k as usize);
     }
-    let weight = |logit: f32| math::exp((logit - max) / sampling.temperature);
+    let temperature = sampling.temperature;
+    let weight = |logit: &f32| math::exp((logit - max) / temperature);
+    let mut weights: Vec<f32> = logits.iter().map(weight).collect();
     if sampling.min_p > 0.0 {
-        for logit in logits.iter_mut() {
-            // The likeliest token has weight 1 and stays, whatever min_p is.
-            if *logit < max && weight(*logit) < sampling.min_p {
-                *logit = f32::NEG_INFINITY;
+        for weight in &mut weights {
+            // The likeliest tokens have weight 1 and stay, whatever min_p is.
+            if *weight < sampling.min_p.min(1.0) {
+                *weight = 0.0;
             }
         }
     }
     if sampling.top_p < 1.0 {
-        keep_nucleus(logits, f64::from(sampling.top_p), weight);
+        keep_nucleus(&mut weights, logits, f64::from(sampling.top_p));
     }
-    for logit in logits.iter_mut() {
-        *logit = weight(*logit);
-    }
-    inverse(logits, chance)
+    inverse(&weights, chance)
 }
 
 /// Top-k: exactly `k` tokens stay, the lowest ids among equals.
@@ -163,36 +162,37 @@ fn keep_largest(logits: &mut [f32], k: usize) {
 }
 
 /// Top-p: the likeliest tokens stay, as few as have together at least the share `p`.
-fn keep_nucleus(logits: &mut [f32], p: f64, weight: impl Fn(f32) -> f32) {
-    let total = math::sum(logits, &weight);
+fn keep_nucleus(weights: &mut [f32], logits: &[f32], p: f64) {
+    let total = math::sum(weights);
     // Tokens below this weight have together less than half of what may be cut, so that sorting
     // those above it is enough: a few hundred instead of a vocabulary.
-    let negligible = ((1.0 - p) * total / logits.len() as f64 / 2.0).min(1.0) as f32;
-    let mut ranked = candidates(logits, |logit| weight(logit) >= negligible);
+    let negligible = ((1.0 - p) * total / weights.len() as f64 / 2.0).min(1.0) as f32;
+    // By logit: different ones may have equal weights.
+    let mut ranked = candidates(logits, |token| weights[token] >= negligible);
     ranked.sort_unstable_by(by_rank);
     let mut mass = 0.0;
-    let kept = ranked.iter().take_while(|(_, logit)| {
+    let kept = ranked.iter().take_while(|(token, _)| {
         let more = mass < p * total;
-        mass += f64::from(weight(*logit));
+        mass += f64::from(weights[*token as usize]);
         more
     });
     let kept = kept.count().max(1);
-    let last = ranked[kept - 1];
-    for (token, logit) in logits.iter_mut().enumerate() {
-        if by_rank(&(token as TokenId, *logit), &last) == Ordering::Greater {
-            *logit = f32::NEG_INFINITY;
-        }
+    let nucleus: Vec<(TokenId, f32)> =
+        ranked[..kept].iter().map(|(token, _)| (*token, weights[*token as usize])).collect();
+    weights.fill(0.0);
+    for (token, weight) in nucleus {
+        weights[token as usize] = weight;
     }
 }
 
-fn candidates(logits: &[f32], keep: impl Fn(f32) -> bool) -> Vec<(TokenId, f32)> {
-    let all = logits.iter().enumerate().map(|(token, logit)| (token as TokenId, *logit));
-    all.filter(|(_, logit)| keep(*logit)).collect()
+fn candidates(logits: &[f32], keep: impl Fn(usize) -> bool) -> Vec<(TokenId, f32)> {
+    let all = logits.iter().enumerate().filter(|(token, _)| keep(*token));
+    all.map(|(token, logit)| (token as TokenId, *logit)).collect()
 }
 
 /// The first token at which the running sum of the weights exceeds the share `chance` of all.
 fn inverse(weights: &[f32], chance: f64) -> Option<TokenId> {
-    let target = chance * weights.iter().map(|weight| f64::from(*weight)).sum::<f64>();
+    let target = chance * math::sum(weights);
     let (mut running, mut last) = (0.0, None);
     for (token, weight) in weights.iter().enumerate() {
         if *weight > 0.0 {

@@ -17,11 +17,12 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn take(logits: &[f32], sample: &Sample<'_>) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let max = math::largest(logits);
         let log_total = if max == f32::NEG_INFINITY {
             0.0
         } else {
-            let total = math::sum(logits, |logit| math::exp(logit - max));
+            let shares: Vec<f32> = logits.iter().map(|logit| math::exp(logit - max)).collect();
+            let total = math::sum(&shares);
             (f64::from(max) + math::ln(total)) as f32
         };
         Self {

@@ -126,7 +126,7 @@ impl Rig {
             assert_eq!(output.seq, sequence.key);
             sequence.computed += *count;
             sequence.full.extend(output.drafts.into_iter().map(WriteLease::settle));
-            if sequence.computed % self.block_tokens != 0 {
+            if !sequence.computed.is_multiple_of(self.block_tokens) {
                 sequence.draft = sequence.full.pop();
             }
             sequence.tokens.extend(output.drawn.map(|drawn| drawn.token));

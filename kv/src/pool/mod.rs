@@ -469,4 +469,6 @@ impl Pool {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

@@ -48,7 +48,10 @@ impl<'a> Source<'a> {
                 DeValue::Array(items) => {
                     for (index, item) in items.iter().enumerate() {
                         if let DeValue::Table(inner) = item.get_ref() {
-                            self.collect(&format!("{key}[{index}]"), inner);
+                            let (key, extent) = (format!("{key}[{index}]"), item.span());
+                            // An element has no name of its own.
+                            self.keys.push((key.clone(), extent.start..extent.start, extent));
+                            self.collect(&key, inner);
                         }
                     }
                 }

@@ -142,9 +142,9 @@ mod tests {
         let count = |wanted: &str| merged.lines().filter(|line| *line == wanted).count();
         assert_eq!(count("# TYPE baton_blocks gauge"), 1, "{merged}");
         assert_eq!(count("# EOF"), 1, "{merged}");
-        assert_eq!(count("baton_blocks{state=\"free\"} 1.0"), 1, "{merged}");
-        assert_eq!(count("baton_blocks{worker=\"decode-0\",state=\"free\"} 2.0"), 1, "{merged}");
-        assert_eq!(count("baton_blocks{worker=\"odd\\\"one\",state=\"free\"} 3.0"), 1, "{merged}");
+        assert_eq!(count("baton_blocks{state=\"free\"} 1"), 1, "{merged}");
+        assert_eq!(count("baton_blocks{worker=\"decode-0\",state=\"free\"} 2"), 1, "{merged}");
+        assert_eq!(count("baton_blocks{worker=\"odd\\\"one\",state=\"free\"} 3"), 1, "{merged}");
         assert_eq!(count("baton_itl_seconds_count{worker=\"decode-0\"} 1"), 1, "{merged}");
         // Samples of one metric stand together.
         let lines: Vec<&str> = merged.lines().collect();

@@ -14,7 +14,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
@@ -144,12 +144,20 @@ impl<F: Fn(&mut Samples) + Send + Sync + 'static> Collector for Sampler<F> {
             Kind::Gauge => MetricType::Gauge,
         };
         let mut family = encoder.encode_descriptor(self.name, self.help, None, kind)?;
-        for (labels, value) in &samples.list {
-            One { kind: self.kind, value: *value }.encode(family.encode_family(labels)?)?;
+        // An empty set of labels would be written as `{}`.
+        if let [(labels, value)] = &*samples.list
+            && labels.is_empty()
+        {
+            return One { kind: self.kind, value: *value }.encode(family);
         }
-        Ok(())
+        samples.list.iter().try_for_each(|(labels, value)| {
+            One { kind: self.kind, value: *value }.encode(family.encode_family(labels)?)
+        })
     }
 }
+
+/// Below this every whole number is a float of its own.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// One sample as the library wants it.
 struct One {
@@ -158,11 +166,18 @@ struct One {
 }
 
 impl EncodeMetric for One {
-    fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result {
-        use prometheus_client::encoding::NoLabelSet;
-        match self.kind {
-            Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&self.value, None),
-            Kind::Gauge => encoder.encode_gauge(&self.value),
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        // Counts are whole, and read better without a point.
+        let whole = self.value.fract() == 0.0 && self.value.abs() < EXACT_MAX;
+        match (self.kind, whole) {
+            (Kind::Counter, true) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&(self.value as u64), None)
+            }
+            (Kind::Counter, false) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&self.value, None)
+            }
+            (Kind::Gauge, true) => encoder.encode_gauge(&(self.value as i64)),
+            (Kind::Gauge, false) => encoder.encode_gauge(&self.value),
         }
     }
 

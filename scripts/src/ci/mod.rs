@@ -1,10 +1,8 @@
 //! `cargo xtask ci` and `cargo xtask gate`: the stages of scripts/ci.toml, each within its budget.
 
 mod counts;
-mod descendants;
 mod stage;
 
-pub(crate) use descendants::kill_all;
 pub(crate) use stage::SKIPPED;
 
 use crate::failure::Failure;

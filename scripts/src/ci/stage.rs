@@ -3,11 +3,11 @@
 
 use super::Length;
 use super::counts::Counts;
-use super::descendants::kill_all;
 use crate::failure::Failure;
+use crate::process::Running;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 /// The exit code by which a stage says that this machine lacks what it needs.
 pub(crate) const SKIPPED: u8 = 77;
 
-/// How often a running stage is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// How long output may be held open by processes that outlive the stage.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -47,6 +45,7 @@ pub(super) struct Done {
 }
 
 impl Job<'_> {
+    #[expect(clippy::disallowed_methods, reason = "a stage is measured in real time")]
     pub(super) fn run(&self, root: &Path) -> Result<Done, Failure> {
         let started = Instant::now();
         let mut child = self
@@ -56,7 +55,9 @@ impl Job<'_> {
         let (counted, counts) = sync_channel(64);
         tee(child.stdout.take(), std::io::stdout(), counted.clone());
         tee(child.stderr.take(), std::io::stderr(), counted);
-        let status = wait(&mut child, started + 2 * self.budget)?;
+        let mut running = Running::new(child);
+        let status = running.wait(2 * self.budget)?;
+        drop(running);
         let took = started.elapsed();
         let ended = match status {
             None => {
@@ -89,21 +90,6 @@ impl Job<'_> {
             command.env("CARGO_TERM_COLOR", "always");
         }
         command
-    }
-}
-
-/// The exit status, or nothing if the child had to be killed.
-fn wait(child: &mut Child, end: Instant) -> Result<Option<ExitStatus>, Failure> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= end {
-            kill_all(child.id());
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(LOOK);
     }
 }
 

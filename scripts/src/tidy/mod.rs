@@ -95,6 +95,8 @@ impl File {
 /// What the checks look at: every file that is, or is about to be, under version control.
 struct Tree {
     files: Vec<File>,
+    /// All paths, also of files that nobody reads.
+    paths: Vec<String>,
 }
 
 /// The kinds of file that people write and read.
@@ -112,18 +114,21 @@ impl Tree {
             return Err(Failure::new(format!("tidy: `git ls-files` failed: {}", said.trim())));
         }
         let mut files = Vec::new();
-        for path in String::from_utf8_lossy(&listed.stdout).split('\0') {
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        // A deleted file may still be listed.
+        let paths: Vec<&str> = listed.split('\0').filter(|p| root.join(p).is_file()).collect();
+        for path in &paths {
             let kept = READ.iter().any(|kind| path.ends_with(&format!(".{kind}")))
                 || path.starts_with(".ci/");
-            // Generated code answers to its generator. A deleted file may still be listed.
-            if !kept || path.starts_with("proto/src/gen/") || !root.join(path).is_file() {
+            // Generated code answers to its generator.
+            if !kept || path.starts_with("proto/src/gen/") {
                 continue;
             }
             let text = std::fs::read_to_string(root.join(path))
                 .map_err(|error| Failure::new(format!("tidy: {path}: {error}")))?;
-            files.push(File { path: path.to_owned(), text });
+            files.push(File { path: (*path).to_owned(), text });
         }
-        Ok(Self { files })
+        Ok(Self { files, paths: paths.into_iter().map(str::to_owned).collect() })
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -140,6 +145,7 @@ impl Tree {
             pure::router_json,
             wording::markers,
             wording::machine_paths,
+            wording::links,
         ];
         let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check(self)).collect();
         findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
@@ -161,7 +167,8 @@ mod sample {
             path: (*path).to_owned(),
             text: (*text).to_owned(),
         };
-        Tree { files: files.iter().map(file).collect() }
+        let paths = files.iter().map(|(path, _)| (*path).to_owned()).collect();
+        Tree { files: files.iter().map(file).collect(), paths }
     }
 
     /// Where a check finds fault, as `path:line`.

@@ -146,3 +146,41 @@ impl Moment {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unreadable_literal)] // Seconds as other tools print and take them.
+mod tests {
+    use super::*;
+
+    /// Expected values are Python's.
+    #[test]
+    fn days_are_counted_as_the_calendar_has_them() {
+        let cases = [
+            (0, "1970-01-01 00:00:00 001 Thu"),
+            (68169600, "1972-02-29 00:00:00 060 Tue"),
+            (951782399, "2000-02-28 23:59:59 059 Mon"),
+            (951782400, "2000-02-29 00:00:00 060 Tue"),
+            (951868800, "2000-03-01 00:00:00 061 Wed"),
+            (978307199, "2000-12-31 23:59:59 366 Sun"),
+            (978307200, "2001-01-01 00:00:00 001 Mon"),
+            (1721996645, "2024-07-26 12:24:05 208 Fri"),
+            (4107456000, "2100-02-28 00:00:00 059 Sun"),
+            (4107542400, "2100-03-01 00:00:00 060 Mon"),
+            (13569465600, "2400-01-01 00:00:00 001 Sat"),
+            (32503679999, "2999-12-31 23:59:59 365 Tue"),
+            (12627878400, "2370-03-01 00:00:00 060 Sun"),
+        ];
+        for (seconds, expected) in cases {
+            let text = Moment::of(seconds).format("%Y-%m-%d %H:%M:%S %j %a");
+            assert_eq!(text.as_deref(), Some(expected), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn unknown_directives_are_refused_and_no_clock_is_too_far() {
+        assert_eq!(Moment::of(0).format("%Q"), None);
+        assert_eq!(Moment::of(0).format("%"), None);
+        assert_eq!(Moment::of(0).format("%-"), None);
+        assert!(Moment::of(u64::MAX).format("%c").is_some());
+    }
+}

@@ -4,6 +4,7 @@ use super::json;
 use crate::RenderError;
 use baton_proto::ir::{Chat, JsonText, Message, Part, Role, ToolCall};
 use minijinja::Value;
+use minijinja::value::ValueKind;
 
 /// Names that arguments of the client may not take.
 const RESERVED: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
@@ -118,10 +119,12 @@ impl Open {
     }
 }
 
-/// The OpenAI form, with the arguments as a mapping where they are one.
+/// The OpenAI form, with the arguments as a mapping where they are one. Clients write no
+/// arguments as an empty text, too.
 fn tool_call(call: &ToolCall) -> Value {
     let arguments = match json::parse(&call.arguments.0) {
-        Ok(value) if value.kind() == minijinja::value::ValueKind::Map => value,
+        _ if call.arguments.0.trim().is_empty() => Value::from_pairs::<_, &str, Value>([]),
+        Ok(value) if value.kind() == ValueKind::Map => value,
         _ => Value::from(call.arguments.0.as_str()),
     };
     let name = Value::from(call.name.as_str());

@@ -1,0 +1,215 @@
+//! A small HTTP client for OpenAI-compatible servers: JSON in, JSON or server-sent events out.
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// Largest answer that is not a stream, and largest event of one.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A server, and connections to it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    base: String,
+}
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address is no address.
+    #[error("`{url}` is no URL of the form http://host:port")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// Nobody answers, or the answer broke off.
+    #[error("{url}: {problem}")]
+    Transport {
+        /// Who was called.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The server refused.
+    #[error("the server says {status}: {message}")]
+    Status {
+        /// HTTP status.
+        status: StatusCode,
+        /// The error's message, or the body.
+        message: String,
+    },
+    /// The answer is not JSON.
+    #[error("the answer is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Client {
+    /// A client of the server at `http://host:port`.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let base = url.trim_end_matches('/').to_owned();
+        let fits = base.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http"));
+        if !fits {
+            return Err(ClientError::Url { url: url.to_owned() });
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(connector), base })
+    }
+
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Gets a document as text.
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let body = self.send(path, None).await?;
+        let bytes = self.collect(body).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Gets a JSON document.
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        let body = self.send(path, None).await?;
+        Ok(serde_json::from_slice(&self.collect(body).await?)?)
+    }
+
+    /// Posts JSON and gets JSON.
+    pub async fn post(&self, path: &str, request: &Value) -> Result<Value, ClientError> {
+        let body = self.send(path, Some(request)).await?;
+        Ok(serde_json::from_slice(&self.collect(body).await?)?)
+    }
+
+    /// Posts JSON and gets server-sent events.
+    pub async fn stream(&self, path: &str, request: &Value) -> Result<Events, ClientError> {
+        let body = self.send(path, Some(request)).await?;
+        Ok(Events { body, buffer: BytesMut::new(), url: self.base.clone() })
+    }
+
+    async fn send(&self, path: &str, request: Option<&Value>) -> Result<Incoming, ClientError> {
+        let uri = format!("{}{path}", self.base);
+        let builder = Request::builder().uri(&uri);
+        let request = match request {
+            None => builder.body(Full::default()),
+            Some(json) => builder
+                .method("POST")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Full::from(json.to_string())),
+        };
+        let request = request.map_err(|_| ClientError::Url { url: uri })?;
+        let answer = self.pool.request(request).await.map_err(|error| self.broken(&error))?;
+        let status = answer.status();
+        let body = answer.into_body();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let bytes = self.collect(body).await?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let message = serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|json| json["error"]["message"].as_str().map(str::to_owned))
+            .unwrap_or(text);
+        Err(ClientError::Status { status, message })
+    }
+
+    async fn collect(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let limited = Limited::new(body, ANSWER_BYTES_MAX);
+        let collected = limited.collect().await.map_err(|error| ClientError::Transport {
+            url: self.base.clone(),
+            problem: error.to_string(),
+        })?;
+        Ok(collected.to_bytes())
+    }
+
+    fn broken(&self, error: &dyn std::error::Error) -> ClientError {
+        let mut problem = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            problem = inner.to_string();
+            cause = inner.source();
+        }
+        ClientError::Transport { url: self.base.clone(), problem }
+    }
+}
+
+/// The events of one stream.
+#[derive(Debug)]
+pub struct Events {
+    body: Incoming,
+    buffer: BytesMut,
+    url: String,
+}
+
+impl Events {
+    /// The data of the next event; `None` after the last one or after `[DONE]`.
+    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            while let Some(end) = find(&self.buffer, b"\n\n") {
+                let event = self.buffer.split_to(end + 2);
+                match data_of(&event) {
+                    Some(data) if data == "[DONE]" => return Ok(None),
+                    Some(data) => return Ok(Some(data)),
+                    None => {}
+                }
+            }
+            if self.buffer.len() > ANSWER_BYTES_MAX {
+                return Err(self.broken("an event of more than 64 MiB"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(self.broken(&error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.buffer.extend_from_slice(&bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn broken(&self, problem: &str) -> ClientError {
+        ClientError::Transport { url: self.url.clone(), problem: problem.to_owned() }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// The joined data lines of an event; `None` for a comment.
+fn data_of(event: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(event);
+    let lines = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let data: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    (!data.is_empty()).then(|| data.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_lines_are_joined_and_comments_have_none() {
+        assert_eq!(data_of(b"data: {\"a\":1}\n\n").as_deref(), Some("{\"a\":1}"));
+        assert_eq!(data_of(b"event: x\ndata: a\ndata:b\n\n").as_deref(), Some("a\nb"));
+        assert_eq!(data_of(b": keep-alive\n\n"), None);
+    }
+
+    #[test]
+    fn only_plain_http_is_spoken() {
+        for bad in ["", "localhost:1", "https://localhost:1", "ftp://x"] {
+            assert!(Client::new(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            Client::new("http://127.0.0.1:1/").map(|c| c.base).ok().as_deref(),
+            Some("http://127.0.0.1:1")
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! The prefill daemon, from its configuration to its last line.
+
+use crate::config::PrefillConfig;
+use crate::schedule::PrefillSchedule;
+use crate::service::PrefillService;
+use crate::shell::{Callers, PrefillShell};
+use baton_node::exit::Failure;
+use baton_proto::internal as pb;
+use baton_proto::internal::prefill_server::PrefillServer;
+use baton_worker::daemon::{Announce, Daemon, EVENTS_QUEUED, MESSAGE_BYTES_MAX};
+use std::sync::Arc;
+use tonic::service::Routes;
+
+/// Runs a prefill worker until it is told to go.
+pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
+    let runtime = baton_worker::daemon::begin(&config.log)?;
+    // The weights come first: nothing is bound or promised before it is known what is served.
+    let (engine, spec) = baton_worker::model::load(&config.common(), announce)?;
+    let _inside = runtime.enter();
+    let daemon = Daemon::open(
+        pb::Role::Prefill,
+        &config.common(),
+        &spec,
+        &config.cluster.secret_file,
+        &config.serve,
+        config.drain_grace.0,
+    )?;
+    let (events, inbox) = flume::bounded(EVENTS_QUEUED);
+    let grounds = &daemon.grounds;
+    let callers = Callers::default();
+    let shell = PrefillShell {
+        callers: callers.clone(),
+        links: grounds.links.clone(),
+        events: events.clone(),
+        clock: Arc::clone(&grounds.clock),
+        tasks: daemon.tasks.clone(),
+        runtime: runtime.handle().clone(),
+    };
+    let schedule = PrefillSchedule::new(grounds.blocks.clone(), config.schedule_limits());
+    let service = PrefillService {
+        callers,
+        events,
+        spec,
+        root: Arc::clone(&grounds.root),
+        clock: Arc::clone(&grounds.clock),
+        tasks: daemon.tasks.clone(),
+        announcements_queued: config.limits.announcements_queued,
+    };
+    daemon.start_engine("prefill engine", schedule, engine, inbox, Box::new(shell))?;
+    let prefill = PrefillServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let routes = Routes::new(daemon.guarded(prefill));
+    runtime.block_on(daemon.serve_until_told_to_go(routes, announce))
+}

@@ -1,0 +1,199 @@
+//! The directory that a cluster of `baton up` lives in, and the files that it is told by. They
+//! are ordinary configuration files: the same cluster can be started by hand from copies of them.
+
+use crate::cli::{EngineArg, TransportArg, UpArgs};
+use crate::demo_model;
+use baton_node::auth::ClusterSecret;
+use baton_node::exit::{Exit, Failure};
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What a daemon is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Router,
+    Prefill,
+    Decode,
+}
+
+impl Role {
+    /// The subcommand that runs it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Role::Router => "router",
+            Role::Prefill => "prefill",
+            Role::Decode => "decode",
+        }
+    }
+}
+
+/// Token ids of the witness, whose text is made up.
+const WITNESS_VOCAB: u32 = 32_000;
+
+/// The workers that were asked for.
+pub(super) fn worker_names(args: &UpArgs) -> Vec<(Role, String)> {
+    let prefill = (0..args.prefill).map(|index| (Role::Prefill, format!("prefill-{index}")));
+    let decode = (0..args.decode).map(|index| (Role::Decode, format!("decode-{index}")));
+    prefill.chain(decode).collect()
+}
+
+/// The routers that were asked for.
+pub(super) fn router_names(args: &UpArgs) -> Vec<String> {
+    (0..args.routers).map(|index| format!("router-{index}")).collect()
+}
+
+/// The model's name in the API.
+pub(super) fn model_name(args: &UpArgs) -> String {
+    match (&args.model, args.engine) {
+        (None, EngineArg::Witness) => "witness".to_owned(),
+        (None, _) => demo_model::NAME.to_owned(),
+        (Some(dir), _) => dir_name(dir),
+    }
+}
+
+fn dir_name(dir: &Path) -> String {
+    let absolute = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+    absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A directory that only this user can enter; removed at the end.
+pub(super) struct Runtime {
+    dir: PathBuf,
+    /// The checkpoint; none for the witness.
+    model: Option<PathBuf>,
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // What cannot be removed is in the system's directory for temporary files.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Runtime {
+    /// Makes the directory, the cluster's secret and, where none is named, the model.
+    pub(super) fn prepare(args: &UpArgs) -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("baton-up-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+            Failure::new(Exit::Unavailable, format!("cannot create {}: {error}", dir.display()))
+                .with_hint("set TMPDIR to a writable directory")
+        })?;
+        let mut runtime = Self { dir, model: None };
+        ClusterSecret::generate()?.write_new(&runtime.secret())?;
+        runtime.model = match (&args.model, args.engine) {
+            (Some(dir), _) => Some(std::fs::canonicalize(dir).map_err(|error| {
+                Failure::new(Exit::Config, format!("--model {}: {error}", dir.display()))
+                    .with_hint("name a checkpoint directory in Hugging Face format")
+            })?),
+            (None, EngineArg::Witness) => None,
+            (None, _) => Some(demo_model::unpack(&runtime.dir)?),
+        };
+        Ok(runtime)
+    }
+
+    fn secret(&self) -> PathBuf {
+        self.dir.join("secret")
+    }
+
+    /// Writes a worker's file.
+    pub(super) fn write_worker(&self, args: &UpArgs, name: &str) -> Result<PathBuf, Failure> {
+        let mut text = String::new();
+        let (engine, prefer) = (engine_name(args.engine), transport_name(args.transport));
+        let dir = self.model.as_deref().map_or_else(String::new, quoted);
+        let threads = threads_per_worker(usize::from(args.prefill) + usize::from(args.decode));
+        let mut line = |args: std::fmt::Arguments<'_>| {
+            writeln!(text, "{args}").expect("a String takes all writes");
+        };
+        line(format_args!("name = \"{name}\""));
+        line(format_args!("[cluster]\nsecret_file = {}", quoted(&self.secret())));
+        line(format_args!("[model]\nname = {:?}\nengine = \"{engine}\"", model_name(args)));
+        if !dir.is_empty() {
+            line(format_args!("dir = {dir}"));
+        }
+        line(format_args!("block_tokens = {}\nthreads = {threads}", args.block_tokens));
+        if let Some(script) = &args.script {
+            let script = std::fs::canonicalize(script).map_err(|error| {
+                Failure::new(Exit::Config, format!("--script {}: {error}", script.display()))
+            })?;
+            line(format_args!("script = {}", quoted(&script)));
+        }
+        line(format_args!("[kv]\nmemory = {:?}", args.kv_memory));
+        line(format_args!("[transfer]\nprefer = \"{prefer}\"\nshm_dir = {}", quoted(&self.dir)));
+        line(format_args!("[log]\nfilter = \"warn\""));
+        self.write(name, &text)
+    }
+
+    /// Writes a router's file; `workers` are names with the addresses that they said.
+    pub(super) fn write_router(
+        &self,
+        args: &UpArgs,
+        name: &str,
+        index: usize,
+        workers: &[(String, String)],
+    ) -> Result<PathBuf, Failure> {
+        let mut text = String::new();
+        let mut line = |args: std::fmt::Arguments<'_>| {
+            writeln!(text, "{args}").expect("a String takes all writes");
+        };
+        let listen = if index == 0 { args.listen } else { any_port(args.listen) };
+        line(format_args!("[serve]\nlisten = \"{listen}\""));
+        line(format_args!("[cluster]\nsecret_file = {}", quoted(&self.secret())));
+        line(format_args!("[model]\nname = {:?}", model_name(args)));
+        match &self.model {
+            Some(dir) => line(format_args!("dir = {}", quoted(dir))),
+            None => line(format_args!("synthetic_vocab = {WITNESS_VOCAB}")),
+        }
+        let threshold = args.disaggregate_min_blocks.trim();
+        let threshold =
+            if threshold == "inf" { "\"inf\"".to_owned() } else { threshold.to_owned() };
+        line(format_args!("[placement]\ndisaggregate_min_blocks = {threshold}"));
+        line(format_args!("[log]\nfilter = \"warn\""));
+        for (worker, uri) in workers {
+            let role = if worker.starts_with("prefill") { "prefill" } else { "decode" };
+            line(format_args!("[[{role}]]\nuri = \"{uri}\""));
+        }
+        self.write(name, &text)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.dir.join(format!("{name}.toml"));
+        std::fs::write(&path, text).map_err(|error| {
+            Failure::new(Exit::Unavailable, format!("cannot write {}: {error}", path.display()))
+        })?;
+        Ok(path)
+    }
+}
+
+/// Cores shared out; every worker gets one at least.
+fn threads_per_worker(workers: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / workers.max(1)).max(1)
+}
+
+fn any_port(mut address: SocketAddr) -> SocketAddr {
+    address.set_port(0);
+    address
+}
+
+/// A TOML string.
+fn quoted(path: &Path) -> String {
+    toml::Value::from(path.to_string_lossy().into_owned()).to_string()
+}
+
+fn engine_name(engine: EngineArg) -> &'static str {
+    match engine {
+        EngineArg::Auto => "auto",
+        EngineArg::Cpu => "cpu",
+        EngineArg::Witness => "witness",
+        EngineArg::Scripted => "scripted",
+    }
+}
+
+fn transport_name(transport: TransportArg) -> &'static str {
+    match transport {
+        TransportArg::Shm => "shm",
+        TransportArg::Tcp => "tcp",
+    }
+}

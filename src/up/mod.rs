@@ -1,0 +1,217 @@
+//! `baton up`: a whole cluster on this machine, as separate processes.
+
+mod child;
+mod files;
+mod progress;
+
+use crate::cli::UpArgs;
+use baton_node::exit::{Exit, Failure};
+use child::{Child, Said};
+use files::{Role, Runtime};
+use progress::Progress;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// What a daemon gets to finish; a little more than its own grace.
+const STOP_GRACE: Duration = Duration::from_secs(35);
+
+/// Starts everything, waits for a signal, stops everything.
+pub(crate) fn main(args: &UpArgs) -> Result<(), Failure> {
+    // One thread: the kernel kills the children when the thread that started them ends.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("no runtime: {error}")))?;
+    runtime.block_on(up(args))
+}
+
+async fn up(args: &UpArgs) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let files = Runtime::prepare(args)?;
+    let (said, mut heard) = mpsc::channel(64);
+    let mut cluster = Cluster::default();
+    let result = tokio::select! {
+        result = cluster.start(args, &files, &said, &mut heard) => result,
+        () = signals.next() => Err(Failure::new(Exit::Runtime, "interrupted while starting")),
+    };
+    let result = match result {
+        Ok(uris) => {
+            greet(args, &uris);
+            cluster.watch(&mut heard, &mut signals).await
+        }
+        Err(failure) => Err(failure),
+    };
+    cluster.stop(&mut heard, &mut signals).await;
+    result
+}
+
+/// The one line that says that all is well, and what to do next.
+fn greet(args: &UpArgs, uris: &[String]) {
+    let model = files::model_name(args);
+    let uri = &uris[0];
+    println!(
+        "ready: {uri}  try: curl -N {uri}/v1/chat/completions -H 'content-type: application/json' \
+         -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}],\
+         \"max_tokens\":24,\"stream\":true}}'"
+    );
+    for uri in &uris[1..] {
+        println!("also: {uri}");
+    }
+}
+
+#[derive(Default)]
+struct Cluster {
+    children: Vec<Child>,
+}
+
+impl Cluster {
+    /// Workers first, then routers that know their addresses; returns the routers' URIs.
+    async fn start(
+        &mut self,
+        args: &UpArgs,
+        files: &Runtime,
+        said: &mpsc::Sender<(String, Said)>,
+        heard: &mut mpsc::Receiver<(String, Said)>,
+    ) -> Result<Vec<String>, Failure> {
+        let workers = files::worker_names(args);
+        let mut progress = Progress::new(workers.len());
+        for (role, name) in &workers {
+            let config = files.write_worker(args, name)?;
+            self.children.push(Child::start(*role, name, &config, said)?);
+        }
+        let uris = self.await_ready(workers.len(), heard, &mut progress).await?;
+        progress.finish();
+        let mut router_uris = Vec::new();
+        for (index, name) in files::router_names(args).iter().enumerate() {
+            let config = files.write_router(args, name, index, &uris)?;
+            self.children.push(Child::start(Role::Router, name, &config, said)?);
+            let ready = self.await_ready(1, heard, &mut Progress::new(0)).await?;
+            router_uris.extend(ready.into_iter().map(|(_, uri)| uri));
+        }
+        Ok(router_uris)
+    }
+
+    /// Waits until `count` children are ready.
+    async fn await_ready(
+        &mut self,
+        count: usize,
+        heard: &mut mpsc::Receiver<(String, Said)>,
+        progress: &mut Progress,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let mut ready = Vec::new();
+        while ready.len() < count {
+            let Some((name, said)) = heard.recv().await else { break };
+            match said {
+                Said::Progress { done, total } => progress.advance(&name, done, total),
+                Said::Ready(uri) => ready.push((name, uri)),
+                Said::Gone => return Err(self.lost(&name).await),
+            }
+        }
+        Ok(ready)
+    }
+
+    /// A child that ended by itself has already said why, on stderr.
+    async fn lost(&mut self, name: &str) -> Failure {
+        let mut code = None;
+        if let Some(index) = self.children.iter().position(|child| child.name == name) {
+            code = self.children.remove(index).wait().await;
+        }
+        let exit = match code {
+            Some(64) => Exit::Config,
+            Some(69) => Exit::Unavailable,
+            Some(77) => Exit::Permission,
+            _ => Exit::Runtime,
+        };
+        Failure::new(exit, format!("{name} did not start"))
+            .with_hint("the line above is its own; nothing was left running")
+    }
+
+    /// Serves until a signal comes. The loss of a worker is survived while its role has others.
+    async fn watch(
+        &mut self,
+        heard: &mut mpsc::Receiver<(String, Said)>,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
+        loop {
+            let name = tokio::select! {
+                () = signals.next() => return Ok(()),
+                said = heard.recv() => match said {
+                    Some((name, Said::Gone)) => name,
+                    Some(_) => continue,
+                    None => return Ok(()),
+                },
+            };
+            let Some(index) = self.children.iter().position(|child| child.name == name) else {
+                continue;
+            };
+            let child = self.children.remove(index);
+            let role = child.role;
+            let code = child.wait().await;
+            eprintln!("warning: {name} has ended ({})", describe(code));
+            let vital = role != Role::Prefill;
+            if vital && !self.children.iter().any(|child| child.role == role) {
+                let message = format!("no {} is left", role.as_str());
+                return Err(Failure::new(Exit::Runtime, message));
+            }
+        }
+    }
+
+    /// Routers first, so that nothing new comes; then workers. Whoever does not go is killed.
+    async fn stop(&mut self, heard: &mut mpsc::Receiver<(String, Said)>, signals: &mut Signals) {
+        if !self.children.is_empty() {
+            eprintln!("stopping; press Ctrl-C again to stop at once");
+        }
+        for router in [true, false] {
+            let is_next = |child: &Child| (child.role == Role::Router) == router;
+            self.children.iter().filter(|child| is_next(child)).for_each(Child::terminate);
+            let leaving = async {
+                while self.children.iter().any(is_next) {
+                    match heard.recv().await {
+                        Some((name, Said::Gone)) => self.children.retain(|c| c.name != name),
+                        Some(_) => {}
+                        None => return,
+                    }
+                }
+            };
+            tokio::select! {
+                () = leaving => {}
+                () = signals.next() => break,
+                () = tokio::time::sleep(STOP_GRACE) => break,
+            }
+        }
+        // What is left is killed when its handle falls.
+        self.children.clear();
+    }
+}
+
+fn describe(code: Option<i32>) -> String {
+    code.map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
+}
+
+/// Ctrl-C, or a polite request to go.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let handler = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Unavailable, format!("no signal handlers: {error}"))
+            })
+        };
+        Ok(Self {
+            interrupt: handler(SignalKind::interrupt())?,
+            terminate: handler(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a worker says to a transport, and what it hands over.
+
+use crate::{Counters, InFlight, TransferError};
+use baton_arena::Arena;
+use baton_kv::lease::WriteLease;
+use baton_kv::pool::SharedPool;
+use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::{Incarnation, WorkerId};
+use baton_proto::internal;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Moves blocks from a peer's arena into slots of the own one.
+pub trait Transport: Send + Sync {
+    /// Which transport this is.
+    fn kind(&self) -> TransportKind;
+
+    /// Starts to pull blocks from one peer. Has to be called inside a tokio runtime.
+    ///
+    /// `deadline` is how long all of it may take from now on; what has not arrived by then fails.
+    /// A block whose lease runs out earlier fails at that moment: `lease_remaining_ms` counts from
+    /// this call.
+    fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight;
+}
+
+/// The ways in which blocks move.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TransportKind {
+    /// A mapping of the owner's arena, on one host.
+    Shm,
+    /// Sockets.
+    Tcp,
+}
+
+/// A worker from which blocks can be pulled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Who it is.
+    pub worker: WorkerId,
+    /// Which run of it is meant. Another run at the same address is refused.
+    pub incarnation: Incarnation,
+    /// Where it can be reached.
+    pub endpoints: Endpoints,
+}
+
+/// One block and the slot it goes to.
+#[derive(Debug)]
+pub struct Pull {
+    /// The block, as its owner announced it.
+    pub from: BlockDescriptor,
+    /// The right to write the destination.
+    pub into: WriteLease,
+}
+
+/// What became of one pull. Nothing writes the slot any more.
+#[derive(Debug)]
+#[must_use = "dropping it quarantines the slot of its lease"]
+pub enum Settled {
+    /// The block lies in the slot, verified.
+    Arrived {
+        /// The block.
+        block: BlockDescriptor,
+        /// Its slot.
+        lease: WriteLease,
+    },
+    /// It does not; what the slot holds means nothing.
+    Failed {
+        /// The block.
+        block: BlockDescriptor,
+        /// The slot that it did not reach.
+        lease: WriteLease,
+        /// Why.
+        error: TransferError,
+    },
+}
+
+impl Settled {
+    /// Gives the slot back to its pool: the outcome is of no interest any more.
+    pub fn give_back(self) {
+        let (Self::Arrived { lease, .. } | Self::Failed { lease, .. }) = self;
+        drop(lease.settle());
+    }
+}
+
+/// Where a worker's blocks can be pulled.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Endpoints {
+    /// Address of the tcp data plane, if offered.
+    pub tcp: Option<SocketAddr>,
+    /// Path of the socket that hands out the arena, if offered.
+    pub shm: Option<PathBuf>,
+    /// Identifies the host: shm works only where it is the own one.
+    pub host: String,
+}
+
+/// An endpoint that a peer announced cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("tcp endpoint {tcp:?} is no IP address with a port")]
+pub struct EndpointError {
+    /// What was announced.
+    pub tcp: String,
+}
+
+impl TryFrom<&internal::Endpoints> for Endpoints {
+    type Error = EndpointError;
+
+    fn try_from(said: &internal::Endpoints) -> Result<Self, EndpointError> {
+        let tcp = match said.tcp.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| EndpointError { tcp: text.to_owned() })?),
+        };
+        let shm = (!said.shm.is_empty()).then(|| PathBuf::from(&said.shm));
+        Ok(Self { tcp, shm, host: said.host.clone() })
+    }
+}
+
+impl From<&Endpoints> for internal::Endpoints {
+    fn from(own: &Endpoints) -> Self {
+        Self {
+            tcp: own.tcp.map_or_else(String::new, |address| address.to_string()),
+            shm: own.shm.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+            host: own.host.clone(),
+        }
+    }
+}
+
+/// The own worker and its present run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its run.
+    pub incarnation: Incarnation,
+}
+
+/// What members of one cluster share, as far as the data plane is concerned. Derive it from the
+/// cluster secret for this purpose alone: on tcp it crosses the network in the clear.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// A token of these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Compares in a time that does not depend on where the difference is.
+    pub(crate) fn matches(&self, offered: &[u8; 32]) -> bool {
+        self.0.ct_eq(offered).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Monotonic time since some moment of this process; the one that the pool's leases are kept in.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// The side that pulls: where blocks go, and what its tasks belong to.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The arena whose slots are written.
+    pub arena: Arena,
+    /// Shown to peers.
+    pub token: Token,
+    /// Counts what was moved.
+    pub counters: Counters,
+    /// All tasks are spawned here.
+    pub tasks: TaskTracker,
+    /// Ends whatever is in flight.
+    pub shutdown: CancellationToken,
+}
+
+/// The side that is pulled from.
+#[derive(Clone)]
+pub struct ServeContext {
+    /// The arena that is served.
+    pub arena: Arena,
+    /// Decides what of it may be served.
+    pub pool: SharedPool,
+    /// Who serves; callers who expect somebody else are refused.
+    pub identity: Identity,
+    /// Asked of callers.
+    pub token: Token,
+    /// Tells whether a lease still lives.
+    pub clock: Clock,
+    /// Counts what was moved.
+    pub counters: Counters,
+    /// All tasks are spawned here.
+    pub tasks: TaskTracker,
+    /// Ends accepting; connections end after the block that they are sending.
+    pub shutdown: CancellationToken,
+}
+
+impl fmt::Debug for ServeContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeContext").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shm => "shm",
+            Self::Tcp => "tcp",
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! How much was moved, for metrics and for tests.
+
+use crate::TransportKind;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// From which side a transfer is counted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Op {
+    /// Blocks that came in.
+    Pull,
+    /// Blocks that were handed out. Not counted for shm, where the owner does not notice.
+    Serve,
+}
+
+/// Counters of one worker, for all transports. Clones count together.
+#[derive(Clone, Default)]
+pub struct Counters(Arc<[[Cell; 2]; 2]>);
+
+#[derive(Default)]
+struct Cell {
+    blocks: AtomicU64,
+    bytes: AtomicU64,
+    copied_bytes: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// The counters of one transport and side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// The transport.
+    pub transport: TransportKind,
+    /// The side.
+    pub op: Op,
+    /// Blocks that were moved whole; when pulled, also verified.
+    pub blocks: u64,
+    /// Their payload.
+    pub bytes: u64,
+    /// Payload that this process copied from memory to memory on the way.
+    pub copied_bytes: u64,
+    /// Blocks that were not moved.
+    pub failed: u64,
+}
+
+impl Counters {
+    /// All counters, in a fixed order.
+    pub fn samples(&self) -> Vec<Sample> {
+        let kinds = [TransportKind::Shm, TransportKind::Tcp];
+        let sides = [Op::Pull, Op::Serve];
+        kinds.into_iter().flat_map(|transport| sides.map(|op| self.sample(transport, op))).collect()
+    }
+
+    /// The counters of one transport and side.
+    pub fn sample(&self, transport: TransportKind, op: Op) -> Sample {
+        let cell = self.cell(transport, op);
+        Sample {
+            transport,
+            op,
+            blocks: cell.blocks.load(Ordering::Relaxed),
+            bytes: cell.bytes.load(Ordering::Relaxed),
+            copied_bytes: cell.copied_bytes.load(Ordering::Relaxed),
+            failed: cell.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A block of `bytes` was moved; `direct` of them went between arena and system without a
+    /// copy in this process.
+    pub(crate) fn moved(&self, transport: TransportKind, op: Op, bytes: u64, direct: u64) {
+        let cell = self.cell(transport, op);
+        cell.blocks.fetch_add(1, Ordering::Relaxed);
+        cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+        cell.copied_bytes.fetch_add(bytes.saturating_sub(direct), Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, transport: TransportKind, op: Op, blocks: u64) {
+        self.cell(transport, op).failed.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    fn cell(&self, transport: TransportKind, op: Op) -> &Cell {
+        &self.0[transport as usize][op as usize]
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.samples()).finish()
+    }
+}

@@ -1,0 +1,194 @@
+//! Why a block did not arrive.
+
+use crate::TransportKind;
+use baton_kv::record::RecordError;
+use baton_proto::ids::{Generation, Incarnation, WorkerId};
+use std::io;
+use std::time::Duration;
+
+/// Why a pull failed. All of them cost time only: take another holder, or compute.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The peer announced no address for this transport.
+    #[error("worker {worker} offers no {kind}: choose another transport")]
+    NoEndpoint {
+        /// The peer.
+        worker: WorkerId,
+        /// The transport.
+        kind: TransportKind,
+    },
+    /// The descriptor belongs to another worker or to another run than the peer that was named.
+    #[error("the block is held by worker {worker}, run {incarnation}, which is not the peer asked")]
+    Foreign {
+        /// The owner according to the descriptor.
+        worker: WorkerId,
+        /// Its run according to the descriptor.
+        incarnation: Incarnation,
+    },
+    /// The lease under which the owner keeps the block ran out before the block was there.
+    #[error("the lease ran out before the block was there: ask its owner for another")]
+    LeaseExpired,
+    /// The block does not fit a slot.
+    #[error(
+        "a block of {len} bytes does not fit slots of {slot_bytes}: another model or block size"
+    )]
+    TooLong {
+        /// Bytes of the block.
+        len: u32,
+        /// Bytes of a slot.
+        slot_bytes: usize,
+    },
+    /// Nobody answers at the peer's address.
+    #[error("{address} cannot be reached: {kind}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// The last attempts failed, and the next one has to wait.
+    #[error("{address} was unreachable; the next attempt is due in {} ms", .retry_in.as_millis())]
+    BackingOff {
+        /// Where it was looked for.
+        address: String,
+        /// How long until it is tried again.
+        retry_in: Duration,
+    },
+    /// More peers at once than connections are kept for.
+    #[error("blocks are being pulled from {limit} peers already")]
+    TooManyPeers {
+        /// The bound.
+        limit: usize,
+    },
+    /// The owner declined.
+    #[error("the owner refused: {0}")]
+    Refused(#[from] Refused),
+    /// The connection ended on the way.
+    #[error("the connection to the owner was lost: {kind}")]
+    Lost {
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// The peer says things that no Baton of this version says.
+    #[error("the peer broke the protocol: {what}")]
+    Protocol {
+        /// Which rule.
+        what: &'static str,
+    },
+    /// What arrived is not the block that was asked for.
+    #[error("what arrived is not the block that was asked for: {0}")]
+    Mismatch(#[from] Mismatch),
+    /// The time for the pull is over.
+    #[error("the deadline of the pull passed")]
+    Deadline,
+    /// Whoever asked lost interest, or this process shuts down.
+    #[error("the pull was cancelled")]
+    Cancelled,
+}
+
+/// Why an owner declines, as it says on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// It speaks another version.
+    #[error("it speaks another version of the protocol: run one release everywhere")]
+    Version,
+    /// The token is not the cluster's.
+    #[error("the token is not that of its cluster: compare the cluster secrets")]
+    Token,
+    /// Another worker has this address now.
+    #[error("another worker is at this address")]
+    Worker,
+    /// It was restarted; what it held before is gone.
+    #[error("it was restarted: descriptors of its earlier run are void")]
+    Incarnation,
+    /// It has as many connections as it allows.
+    #[error("it has as many connections as it allows")]
+    Busy,
+    /// Its slots have another size.
+    #[error("its slots have another size: another model or block size")]
+    SlotBytes,
+    /// A frame was not understood.
+    #[error("it did not understand a frame")]
+    Malformed,
+    /// The lease is unknown, released or over.
+    #[error("the lease is unknown, released or over")]
+    Lease,
+    /// The lease does not cover the slot, or there is no such slot.
+    #[error("the lease does not cover the slot")]
+    Slot,
+    /// The slot was reused since.
+    #[error("the slot was reused since")]
+    Generation,
+    /// The slot holds another block.
+    #[error("the slot holds another block")]
+    Hash,
+    /// Length or checksum are not those of the block.
+    #[error("length or checksum are not those of the block")]
+    Content,
+}
+
+impl Refused {
+    const CODES: [(Self, u16); 12] = [
+        (Self::Version, 1),
+        (Self::Token, 2),
+        (Self::Worker, 3),
+        (Self::Incarnation, 4),
+        (Self::Busy, 5),
+        (Self::SlotBytes, 6),
+        (Self::Malformed, 7),
+        (Self::Lease, 16),
+        (Self::Slot, 17),
+        (Self::Generation, 18),
+        (Self::Hash, 19),
+        (Self::Content, 20),
+    ];
+
+    /// The status on the wire.
+    pub(crate) fn code(self) -> u16 {
+        Self::CODES.iter().find(|(refused, _)| *refused == self).map_or(0, |(_, code)| *code)
+    }
+
+    /// What a status other than 0 means, if it is known.
+    pub(crate) fn from_code(code: u16) -> Option<Self> {
+        Self::CODES.iter().find(|(_, known)| *known == code).map(|(refused, _)| *refused)
+    }
+}
+
+/// What does not fit together: descriptor, slot record or payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// The record cannot be read: torn, damaged or void.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The slot holds no sealed block any more.
+    #[error("the slot holds no sealed block")]
+    NotSealed,
+    /// The slot was reused since the block was announced.
+    #[error("the slot is at generation {found}, the block was announced at {expected}")]
+    Generation {
+        /// The generation of the descriptor.
+        expected: Generation,
+        /// The generation of the record.
+        found: Generation,
+    },
+    /// The slot holds another block.
+    #[error("the slot holds another block")]
+    Identity,
+    /// Record and descriptor name different lengths or checksums.
+    #[error("record and descriptor differ in length or checksum")]
+    Content,
+    /// The payload does not have the checksum that was announced.
+    #[error("the payload's checksum is {found:08x}, announced was {expected:08x}")]
+    Checksum {
+        /// The checksum of the descriptor.
+        expected: u32,
+        /// The checksum of what arrived.
+        found: u32,
+    },
+}
+
+impl TransferError {
+    pub(crate) fn lost(error: &io::Error) -> Self {
+        Self::Lost { kind: error.kind() }
+    }
+}

@@ -1,0 +1,45 @@
+//! The checks that stand between a stale or damaged byte and the engine.
+//!
+//! In tests each can be taken away, to show that the test named after it fails without it. In any
+//! other build all of them are on and nothing can turn them off.
+
+/// A check that tests can take away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Guard {
+    /// CRC32C of the payload.
+    Crc,
+    /// The slot's generation.
+    Generation,
+    /// The owner's run.
+    Incarnation,
+    /// The lease's remaining time.
+    Lease,
+}
+
+/// Which checks are on: all but at most one, in tests.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Guards {
+    #[cfg(test)]
+    without: Option<Guard>,
+}
+
+impl Guards {
+    /// All checks but one.
+    #[cfg(test)]
+    pub(crate) fn without(guard: Guard) -> Self {
+        Self { without: Some(guard) }
+    }
+
+    /// Whether a check is made.
+    #[cfg(test)]
+    pub(crate) fn on(self, guard: Guard) -> bool {
+        self.without != Some(guard)
+    }
+
+    /// Whether a check is made.
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "the answer depends on it in tests")]
+    pub(crate) fn on(self, _: Guard) -> bool {
+        true
+    }
+}

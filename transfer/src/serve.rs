@@ -1,0 +1,82 @@
+//! What both servers share: who may come in, what they may have, and how many at once.
+
+use crate::guards::{Guard, Guards};
+use crate::wire::{Hello, Welcome};
+use crate::{Identity, Refused, ServeContext};
+use baton_kv::lease::ReadPin;
+use baton_kv::pool::{self, Refusal};
+use baton_proto::block::BlockDescriptor;
+use std::time::Duration;
+
+/// Bounds of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServeLimits {
+    /// Connections at once; more are told that it is busy.
+    pub connections: usize,
+    /// How long a caller may take to say hello.
+    pub hello: Duration,
+    /// How long a connection may stay without a request.
+    pub idle: Duration,
+    /// How long a caller may take to accept one block. Its pin ends with it.
+    pub send: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            hello: Duration::from_secs(5),
+            idle: Duration::from_mins(5),
+            send: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a hello is to be answered. The token comes first: who lacks it learns nothing else.
+pub(crate) fn judge(
+    hello: &[u8; Hello::BYTES],
+    context: &ServeContext,
+    guards: Guards,
+) -> Result<Welcome, Refused> {
+    let hello = Hello::from_bytes(hello)?;
+    if !context.token.matches(hello.token.bytes()) {
+        return Err(Refused::Token);
+    }
+    let Identity { worker, incarnation } = context.identity;
+    if hello.peer.worker != worker {
+        return Err(Refused::Worker);
+    }
+    if guards.on(Guard::Incarnation) && hello.peer.incarnation != incarnation {
+        return Err(Refused::Incarnation);
+    }
+    let slot_bytes = context.arena.slot_bytes() as u64;
+    if hello.slot_bytes != slot_bytes {
+        return Err(Refused::SlotBytes);
+    }
+    Ok(Welcome::Accepted { identity: context.identity, slots: context.arena.slots(), slot_bytes })
+}
+
+/// Pins what a descriptor names, if all of it still holds.
+pub(crate) fn resolve(
+    block: &BlockDescriptor,
+    context: &ServeContext,
+    guards: Guards,
+) -> Result<ReadPin, Refused> {
+    if guards.on(Guard::Incarnation) && block.incarnation != context.identity.incarnation {
+        return Err(Refused::Incarnation);
+    }
+    let now = (context.clock)();
+    let mut pool = pool::lock(&context.pool);
+    #[cfg(test)]
+    if !guards.on(Guard::Lease) || !guards.on(Guard::Generation) {
+        return pool.pin(&block.hash, block.group).ok_or(Refused::Hash);
+    }
+    pool.resolve(block, now).map_err(|refusal| match refusal {
+        Refusal::Lease(_) => Refused::Lease,
+        Refusal::Generation { .. } => Refused::Generation,
+        Refusal::Identity => Refused::Hash,
+        Refusal::Content => Refused::Content,
+        // The lease does not cover the slot; and whatever the pool learns to object to later.
+        _ => Refused::Slot,
+    })
+}

@@ -1,0 +1,1 @@
+//! One adversarial suite for all transports.

@@ -1,0 +1,47 @@
+//! Whether what arrived is the block that was asked for.
+
+use crate::Mismatch;
+use crate::guards::{Guard, Guards};
+use baton_kv::record::{RECORD_BYTES, RecordState, SlotRecord};
+use baton_proto::block::BlockDescriptor;
+
+/// Checks a payload and the slot record that was read *after* it against the descriptor.
+///
+/// The order is what makes it sound: if the slot was reused while the payload was read, the record
+/// that is read afterwards says so.
+pub fn verify(
+    block: &BlockDescriptor,
+    payload: &[u8],
+    record: &[u8; RECORD_BYTES],
+) -> Result<(), Mismatch> {
+    if payload.len() != block.len as usize {
+        return Err(Mismatch::Content);
+    }
+    check(block, crc32c::crc32c(payload), record, Guards::default())
+}
+
+/// The same for a payload of the right length whose checksum was computed as it came in.
+pub(crate) fn check(
+    block: &BlockDescriptor,
+    payload_crc: u32,
+    record: &[u8; RECORD_BYTES],
+    guards: Guards,
+) -> Result<(), Mismatch> {
+    let record = SlotRecord::from_bytes(record)?;
+    if record.state != RecordState::Sealed {
+        return Err(Mismatch::NotSealed);
+    }
+    if guards.on(Guard::Generation) && record.generation != block.generation {
+        return Err(Mismatch::Generation { expected: block.generation, found: record.generation });
+    }
+    if record.hash != block.hash || record.group != block.group {
+        return Err(Mismatch::Identity);
+    }
+    if record.len != block.len || record.crc != block.crc {
+        return Err(Mismatch::Content);
+    }
+    if guards.on(Guard::Crc) && payload_crc != block.crc {
+        return Err(Mismatch::Checksum { expected: block.crc, found: payload_crc });
+    }
+    Ok(())
+}

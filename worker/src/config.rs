@@ -1,0 +1,162 @@
+//! What both worker daemons are told: the sections of their files that are the same.
+
+use baton_node::config::{ByteSize, ConfigError, Layered, Span};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `[model]`: what is served, and by which engine.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Checkpoint directory; the witness needs none.
+    pub dir: PathBuf,
+    /// The model's name in the API; empty: the directory's name.
+    pub name: String,
+    /// Who computes.
+    pub engine: EngineKind,
+    /// Tokens per block: a power of two, 16 to 256. The same on all workers of a cluster.
+    pub block_tokens: u32,
+    /// Longest sequence; 0: what the checkpoint says.
+    pub context_tokens: u32,
+    /// Threads that compute; 0: one per core.
+    pub threads: usize,
+    /// What the scripted engine plays.
+    pub script: PathBuf,
+    /// The witness's and the scripted engine's latency: per step, ...
+    pub step_latency: Span,
+    /// ... per prompt token, ...
+    pub prefill_token_latency: Span,
+    /// ... and per drawn token.
+    pub decode_token_latency: Span,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            name: String::new(),
+            engine: EngineKind::Auto,
+            block_tokens: 64,
+            context_tokens: 0,
+            threads: 0,
+            script: PathBuf::new(),
+            step_latency: Span::millis(0),
+            prefill_token_latency: Span::millis(0),
+            decode_token_latency: Span::millis(0),
+        }
+    }
+}
+
+/// Who computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// The best engine that this machine and the checkpoint allow; today the CPU's.
+    Auto,
+    /// The model, on the CPU.
+    Cpu,
+    /// Tokens that are a function of the KV bytes read: an oracle for the data path.
+    Witness,
+    /// Given tokens, for protocol tests.
+    Scripted,
+}
+
+/// `[kv]`: the block pool.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KvConfig {
+    /// Memory for blocks.
+    pub memory: ByteSize,
+    /// Block events kept for watchers that lag.
+    pub events_kept: usize,
+    /// Leases on blocks at a time.
+    pub leases: usize,
+}
+
+impl Default for KvConfig {
+    fn default() -> Self {
+        Self { memory: ByteSize::mib(256), events_kept: 65_536, leases: 4096 }
+    }
+}
+
+/// `[transfer]`: how blocks come and go.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// Where peers pull blocks over tcp; port 0: any.
+    pub tcp_listen: SocketAddr,
+    /// Directory for the socket that hands the arena to peers on this host; empty: no shm.
+    pub shm_dir: PathBuf,
+    /// Which transport is tried first.
+    pub prefer: Preferred,
+    /// Peers connected at a time.
+    pub connections: usize,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self {
+            tcp_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            shm_dir: PathBuf::new(),
+            prefer: Preferred::Shm,
+            connections: 256,
+        }
+    }
+}
+
+/// Which transport is tried first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preferred {
+    /// Shared memory with peers on this host that offer it, tcp with all others.
+    Shm,
+    /// Always tcp.
+    Tcp,
+}
+
+/// The sections that both daemons have, by reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// The worker's name; its identity is derived from it.
+    pub name: &'a str,
+    /// `[model]`
+    pub model: &'a ModelConfig,
+    /// `[kv]`
+    pub kv: &'a KvConfig,
+    /// `[transfer]`
+    pub transfer: &'a TransferConfig,
+    /// Most positions in one step.
+    pub batch_tokens: u32,
+}
+
+/// Refuses values of the shared sections that have the right type and still make no sense.
+pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigError> {
+    let model = common.model;
+    if common.name.is_empty() {
+        return Err(config.refuse("name", "a name that is unique in the cluster", "\"\""));
+    }
+    let tokens = model.block_tokens;
+    if !tokens.is_power_of_two() || !(16..=256).contains(&tokens) {
+        return Err(config.refuse("model.block_tokens", "a power of two, 16 to 256", tokens));
+    }
+    if common.batch_tokens < tokens {
+        let expected = format!("at least `model.block_tokens` ({tokens})");
+        return Err(config.refuse("limits.batch_tokens", expected, common.batch_tokens));
+    }
+    if model.dir.as_os_str().is_empty() && model.engine != EngineKind::Witness {
+        return Err(config.refuse("model.dir", "a checkpoint directory", "\"\""));
+    }
+    if model.engine == EngineKind::Scripted && model.script.as_os_str().is_empty() {
+        return Err(config.refuse("model.script", "the script that the engine plays", "\"\""));
+    }
+    Ok(())
+}
+
+/// `[cluster]`: what all daemons of a cluster share.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// File with the cluster's secret: 64 hexadecimal digits. Empty: taken from the environment.
+    pub secret_file: PathBuf,
+}

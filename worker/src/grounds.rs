@@ -1,0 +1,194 @@
+//! What a worker daemon stands on once its model is loaded: memory, blocks, transports, and how
+//! others find them.
+
+use crate::blocks::Blocks;
+use crate::config::Common;
+use crate::links::Links;
+use crate::peers::Peers;
+use baton_arena::{Arena, ArenaOptions};
+use baton_engine::api::ModelSpec;
+use baton_kv::hash::{ChainRoot, domain_digest};
+use baton_kv::pool::PoolConfig;
+use baton_node::auth::{ClientAuth, ClusterSecret, Purpose};
+use baton_node::clock::{Clock, Monotonic};
+use baton_node::exit::{Exit, Failure};
+use baton_node::identity::Identity;
+use baton_proto::internal as pb;
+use baton_transfer::{Counters, Endpoints, Local, ServeContext, ServeLimits, Token, shm, tcp};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Memory, blocks, transports.
+pub struct Grounds {
+    /// Who this is.
+    pub identity: Identity,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// The blocks.
+    pub blocks: Blocks,
+    /// Who brings blocks.
+    pub links: Links,
+    /// Connections to other daemons.
+    pub peers: Peers,
+    /// The root of the hash chain.
+    pub root: Arc<ChainRoot>,
+    /// What routers are told.
+    pub description: pb::WorkerDescription,
+    /// What the transports have moved.
+    pub counters: Counters,
+    /// Ends the transports; they serve until the very end, because peers may still pull.
+    pub shutdown: CancellationToken,
+}
+
+impl Grounds {
+    /// Takes memory, opens the data plane. Call it inside a runtime.
+    pub async fn open(
+        role: pb::Role,
+        common: &Common<'_>,
+        spec: &ModelSpec,
+        secret: &ClusterSecret,
+    ) -> Result<Self, Failure> {
+        let identity = Identity::take(common.name)?;
+        let clock: Arc<dyn Clock> = Arc::new(Monotonic::process());
+        let blocks = take_memory(common, spec, &identity)?;
+        let domain = domain_digest(
+            &spec.weights_digest,
+            &spec.kv_format,
+            spec.block_tokens,
+            &spec.numerics_class,
+        );
+        let root = Arc::new(ChainRoot::new(secret.expose(), &domain));
+        let plane = DataPlane::open(common, &blocks, &identity, secret, &clock).await?;
+        let description = pb::WorkerDescription {
+            worker: identity.worker.0,
+            name: identity.name.clone(),
+            role: role as i32,
+            incarnation: identity.incarnation.0,
+            model: Some(describe_model(spec, &domain)),
+            slots: blocks.arena().slots(),
+            endpoints: Some(pb::Endpoints::from(&plane.endpoints)),
+        };
+        Ok(Self {
+            identity,
+            clock,
+            blocks,
+            links: plane.links,
+            peers: Peers::new(ClientAuth::new(secret)),
+            root,
+            description,
+            counters: plane.counters,
+            shutdown: plane.shutdown,
+        })
+    }
+}
+
+fn describe_model(spec: &ModelSpec, domain: &[u8; 32]) -> pb::ModelDescription {
+    pb::ModelDescription {
+        name: spec.name.clone(),
+        vocab_size: spec.vocab_size,
+        context_tokens: spec.context_tokens,
+        block_tokens: spec.block_tokens,
+        domain: domain.to_vec(),
+        eos: spec.eos.clone(),
+    }
+}
+
+/// As many slots as the configured memory holds.
+fn take_memory(
+    common: &Common<'_>,
+    spec: &ModelSpec,
+    identity: &Identity,
+) -> Result<Blocks, Failure> {
+    let memory = common.kv.memory;
+    let slots = memory.bytes() / spec.block_bytes;
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+    if slots < 2 {
+        let message = format!(
+            "`kv.memory` = {memory} holds {slots} blocks of {} bytes; at least 2 are needed",
+            spec.block_bytes
+        );
+        return Err(Failure::new(Exit::Config, message).with_hint("raise `kv.memory`"));
+    }
+    let options = ArenaOptions { slots, slot_bytes: spec.block_bytes, name: "baton-kv" };
+    let arena = Arena::create(options).map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("no memory for `kv.memory` = {memory}: {error}"))
+            .with_hint("lower `kv.memory`, or free memory on this machine")
+    })?;
+    let config =
+        PoolConfig { slots, events_kept: common.kv.events_kept, leases_max: common.kv.leases };
+    Ok(Blocks::new(arena, config, identity.worker, identity.incarnation))
+}
+
+struct DataPlane {
+    links: Links,
+    endpoints: Endpoints,
+    counters: Counters,
+    shutdown: CancellationToken,
+}
+
+impl DataPlane {
+    async fn open(
+        common: &Common<'_>,
+        blocks: &Blocks,
+        identity: &Identity,
+        secret: &ClusterSecret,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        let token = Token::new(*secret.derive(Purpose::Transfer).bytes());
+        let counters = Counters::default();
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let local = Local {
+            arena: blocks.arena().clone(),
+            token: token.clone(),
+            counters: counters.clone(),
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let lease_clock = Arc::clone(clock);
+        let serve = ServeContext {
+            arena: blocks.arena().clone(),
+            pool: Arc::clone(blocks.pool()),
+            identity: baton_transfer::Identity {
+                worker: identity.worker,
+                incarnation: identity.incarnation,
+            },
+            token,
+            clock: Arc::new(move || lease_clock.now()),
+            counters: counters.clone(),
+            tasks,
+            shutdown: shutdown.clone(),
+        };
+        let config = common.transfer;
+        let limits = ServeLimits { connections: config.connections, ..ServeLimits::default() };
+        let tcp_server = tcp::Server::bind(config.tcp_listen, serve.clone(), limits)
+            .await
+            .map_err(|error| unavailable("transfer.tcp_listen", &error))?;
+        let mut endpoints = Endpoints {
+            tcp: Some(tcp_server.local_addr()),
+            shm: None,
+            host: identity.host.clone(),
+        };
+        let mut shm_link = None;
+        if !config.shm_dir.as_os_str().is_empty() {
+            let path = config.shm_dir.join(format!("{}.sock", identity.name));
+            shm::Server::bind(&path, serve, limits)
+                .await
+                .map_err(|error| unavailable("transfer.shm_dir", &error))?;
+            endpoints.shm = Some(path);
+            shm_link =
+                Some(Arc::new(shm::Shm::new(local.clone(), shm::ShmOptions::default())) as _);
+        }
+        let links = Links {
+            tcp: Arc::new(tcp::Tcp::new(local, tcp::TcpOptions::default())),
+            shm: shm_link,
+            prefer: config.prefer,
+            host: identity.host.clone(),
+        };
+        Ok(Self { links, endpoints, counters, shutdown })
+    }
+}
+
+fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unavailable, format!("cannot serve blocks at `{key}`: {error}"))
+}

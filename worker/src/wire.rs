@@ -1,0 +1,85 @@
+//! Between the messages of `proto::internal` and this crate's types. What peers send is checked
+//! here: bad bytes become a typed error, never a panic.
+
+use baton_kv::events::{BlockEvent, EventKind};
+use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::{Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId};
+use baton_proto::internal as pb;
+use thiserror::Error;
+
+/// A message of a peer that cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("`{field}` {problem}")]
+pub struct BadMessage {
+    /// Where it is.
+    pub field: &'static str,
+    /// What is wrong.
+    pub problem: &'static str,
+}
+
+impl BadMessage {
+    /// A complaint about one field.
+    pub fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+}
+
+impl From<BadMessage> for tonic::Status {
+    fn from(bad: BadMessage) -> Self {
+        Self::invalid_argument(bad.to_string())
+    }
+}
+
+/// A descriptor as it travels.
+pub fn descriptor_to_wire(block: &BlockDescriptor) -> pb::Descriptor {
+    pb::Descriptor {
+        owner: block.owner.0,
+        incarnation: block.incarnation.0,
+        lease: block.lease.0,
+        lease_remaining_ms: block.lease_remaining_ms,
+        slot: block.slot.0,
+        generation: block.generation.0,
+        hash: block.hash.0.to_vec(),
+        group: u32::from(block.group.0),
+        len: block.len,
+        crc: block.crc,
+    }
+}
+
+/// A descriptor that came over the wire.
+pub fn descriptor_from_wire(wire: &pb::Descriptor) -> Result<BlockDescriptor, BadMessage> {
+    let hash = SequenceHash::from_slice(&wire.hash)
+        .ok_or(BadMessage::new("descriptor.hash", "is not 16 bytes"))?;
+    let group = u16::try_from(wire.group)
+        .map_err(|_| BadMessage::new("descriptor.group", "exceeds 65535"))?;
+    Ok(BlockDescriptor {
+        owner: WorkerId(wire.owner),
+        incarnation: Incarnation(wire.incarnation),
+        lease: LeaseId(wire.lease),
+        lease_remaining_ms: wire.lease_remaining_ms,
+        slot: SlotId(wire.slot),
+        generation: Generation(wire.generation),
+        hash,
+        group: GroupId(group),
+        len: wire.len,
+        crc: wire.crc,
+    })
+}
+
+/// All descriptors of a message; bounded by gRPC's message size.
+pub fn descriptors_from_wire(wire: &[pb::Descriptor]) -> Result<Vec<BlockDescriptor>, BadMessage> {
+    wire.iter().map(descriptor_from_wire).collect()
+}
+
+/// A block event as it travels.
+pub fn event_to_wire(event: &BlockEvent) -> pb::BlockEvent {
+    let kind = match event.kind {
+        EventKind::Published => pb::block_event::Kind::Published,
+        EventKind::Removed => pb::block_event::Kind::Removed,
+    };
+    pb::BlockEvent {
+        kind: kind as i32,
+        hash: event.hash.0.to_vec(),
+        group: u32::from(event.group.0),
+    }
+}
