@@ -98,7 +98,7 @@ fn check_prints_every_value_with_its_origin() {
         r#"peers[0].address = "127.0.0.1:7001"  # from decode.toml:11"#,
         r#"peers[0].name = "prefill-0"          # from decode.toml:10"#,
         r#"pool.memory = "1 GB"                 # from decode.toml:7"#,
-        r#"pool.slots = 512                     # from --slots"#,
+        "pool.slots = 512                     # from --slots",
         r#"threshold = "inf"                    # from decode.toml:4"#,
     ];
     let printed = config.to_string();

@@ -20,11 +20,13 @@ use crate::Drain;
 use crate::drain::Cause;
 
 const PEER: &str = "127.0.0.1:5000";
+/// In virtual time: longer than any limit, so that a limit that is missing fails the test.
+const PATIENCE: Duration = Duration::from_hours(48);
 const HELLO: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A connection to a router, and the tasks behind it.
 fn connect(router: Router, config: ServeConfig) -> (DuplexStream, Tasks) {
-    let tasks = Tasks::new(&Drain::new(Duration::from_secs(60)), 64);
+    let tasks = Tasks::new(&Drain::new(Duration::from_mins(1)), 64);
     (connect_to(&tasks, router, config), tasks)
 }
 
@@ -42,11 +44,15 @@ fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
+async fn within<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event).await.expect("the event never came")
+}
+
 /// Reads one answer with a body that is a known text.
 async fn read_until(client: &mut DuplexStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
-        let byte = client.read_u8().await;
+        let byte = within(client.read_u8()).await;
         text.push(char::from(byte.unwrap_or_else(|_| panic!("{end} is not in: {text}"))));
     }
     text
@@ -56,7 +62,7 @@ async fn read_until(client: &mut DuplexStream, end: &str) -> String {
 async fn read_all(client: &mut DuplexStream) -> String {
     let mut bytes = Vec::new();
     // A pipe whose other end was dropped may say so as an error.
-    let _ = client.read_to_end(&mut bytes).await;
+    let _ = within(client.read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -81,7 +87,7 @@ async fn a_silent_peer_is_cut() {
     let began = Instant::now();
     assert_eq!(read_all(&mut client).await, "");
     assert_eq!(began.elapsed(), Duration::from_secs(7));
-    tasks.idle().await;
+    within(tasks.idle()).await;
 }
 
 /// Sends `byte`s of a head one per second until the server cuts, and says when that was.
@@ -136,7 +142,7 @@ async fn an_idle_http2_connection_is_cut_as_well() {
     read_all(&mut client).await;
     let limit = config.idle_timeout.0 + config.header_timeout.0;
     assert!(began.elapsed() >= config.idle_timeout.0 && began.elapsed() <= limit);
-    tasks.idle().await;
+    within(tasks.idle()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +169,7 @@ async fn a_peer_that_does_not_read_is_cut() {
     let (mut client, tasks) = connect(router, config);
     let began = Instant::now();
     client.write_all(HELLO).await.expect("open");
-    tasks.idle().await;
+    within(tasks.idle()).await;
     assert_eq!(began.elapsed(), Duration::from_secs(20));
 }
 
@@ -263,7 +269,7 @@ async fn a_client_that_leaves_takes_its_request_along() {
     begins.recv().await.expect("the handler runs");
     let closed = Instant::now();
     drop(client);
-    left.await.expect("the handler is dropped");
+    within(left).await.expect("the handler is dropped");
     assert_eq!(closed.elapsed(), Duration::ZERO);
 }
 
