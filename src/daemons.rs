@@ -24,8 +24,13 @@ pub(crate) fn decode(args: &DaemonArgs) -> Result<(), Failure> {
 
 /// Runs a router.
 pub(crate) fn router(args: &DaemonArgs) -> Result<(), Failure> {
-    let Some(config) = prepare::<RouterConfig>(args, RouterConfig::check)? else { return Ok(()) };
-    baton_router::run(config, args.announce)
+    let Some(config) = prepare::<RouterConfig>(args, baton_router::config::check)? else {
+        return Ok(());
+    };
+    let runtime = baton_worker::daemon::begin(&config.log)?;
+    let announce = Announce::new(args.announce);
+    runtime
+        .block_on(baton_router::run(config, |address| announce.ready(&format!("http://{address}"))))
 }
 
 /// Loads and checks a file; `None` where `--check` was all that was wanted.

@@ -3,6 +3,7 @@
 
 use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
+use baton_node::telemetry::LogConfig;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Where and how clients connect: HTTP and gRPC on one port.
     pub serve: ServeConfig,
+    /// What is logged and how.
+    pub log: LogConfig,
     /// How long requests in flight get when the router goes down.
     pub drain_grace: Span,
     /// The model as clients and the text side see it.
@@ -138,6 +141,7 @@ impl Default for Config {
                 body_bytes_max: Threshold::At(ByteSize::mib(32)),
                 ..ServeConfig::default()
             },
+            log: LogConfig::default(),
             drain_grace: Span::secs(30),
             model: ModelConfig::default(),
             cluster: ClusterConfig::default(),

@@ -40,8 +40,9 @@ use tonic_health::server::HealthReporter;
 const TASKS_BESIDE_REQUESTS: usize = 256;
 
 /// Runs a router until it is told to go: the daemon's story. The configuration has been checked
-/// ([`config::load`]), and logging is set up.
-pub async fn run(config: Config) -> Result<(), Failure> {
+/// ([`config::load`]), and logging is set up. `ready` is told the address once requests can be
+/// placed.
+pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
     let secret = secret(&config)?;
     limits::raise_fd_limit().map_err(|error| {
         Failure::new(Exit::Unavailable, format!("cannot raise the limit of open files: {error}"))
@@ -53,6 +54,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     })?;
     let router = Router::start(config, &secret, &tasks)?;
     tracing::info!(address = %router.local_addr(), "listening");
+    tokio::select! {
+        () = router.ready() => ready(router.local_addr()),
+        () = drain.draining() => {}
+    }
     drain.conclude(&tasks).await;
     Ok(())
 }

@@ -1,0 +1,167 @@
+//! A cluster of `baton up` under test: started, asked, hurt, and seen to end.
+#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, reason = "shared by tests")]
+
+use baton_bench::client::{Client, ClientError};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
+/// How long anything that is waited for may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The long form of a test, for `cargo xtask gate`.
+pub fn scaled(short: usize, long: usize) -> usize {
+    if std::env::var_os("BATON_LONG").is_some() { long } else { short }
+}
+
+/// A running `baton up`.
+pub struct Cluster {
+    process: Child,
+    /// The routers' URLs.
+    pub urls: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a cluster on free ports and waits for its ready line.
+    pub fn start(args: &[&str]) -> Self {
+        let mut process = Command::new(BATON)
+            .arg("up")
+            .args(["--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("baton starts");
+        let routers = args.iter().position(|arg| *arg == "--routers");
+        let routers = routers.map_or(1, |at| args[at + 1].parse().expect("a number"));
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let mut urls = Vec::new();
+        while urls.len() < routers {
+            let line = lines.next().expect("a ready line before the end").expect("text");
+            let mut words = line.split_whitespace();
+            if let (Some("ready:" | "also:"), Some(url)) = (words.next(), words.next()) {
+                urls.push(url.to_owned());
+            }
+        }
+        Self { process, urls }
+    }
+
+    /// The first router's URL.
+    pub fn url(&self) -> &str {
+        &self.urls[0]
+    }
+
+    /// A client of the first router.
+    pub fn client(&self) -> Client {
+        Client::new(self.url()).expect("the ready line has a URL")
+    }
+
+    /// The process of `baton up`.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The processes that `baton up` has started, by the name of their configuration.
+    pub fn children(&self) -> BTreeMap<String, u32> {
+        children_of(self.pid())
+    }
+
+    /// Sends a signal to one process of the cluster.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let pid = self.children()[name];
+        kill(pid, signal);
+    }
+
+    /// Asks the cluster to end and waits until it has.
+    pub fn stop(mut self) -> Option<i32> {
+        kill(self.pid(), "TERM");
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("our own child") {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the cluster does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends a signal by name.
+pub fn kill(pid: u32, signal: &str) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    assert!(status.expect("kill runs").success(), "no process {pid}");
+}
+
+/// Child processes that run a daemon, by the name of their configuration.
+pub fn children_of(parent: u32) -> BTreeMap<String, u32> {
+    let mut children = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").expect("procfs").flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let read = |file| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let stat = read("stat");
+        // After the command in parentheses: state, then the parent.
+        let ppid = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        if ppid != Some(parent) {
+            continue;
+        }
+        let command = read("cmdline");
+        let config = command.split('\0').find(|arg| arg.ends_with(".toml"));
+        if let Some(name) = config.and_then(|path| path.rsplit('/').next()) {
+            children.insert(name.trim_end_matches(".toml").to_owned(), pid);
+        }
+    }
+    children
+}
+
+/// Waits until something holds, polling: for the state of other processes, which tell nobody.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A figure of the whole cluster: the sum over all samples of `name` whose labels contain `labels`.
+pub async fn metric(client: &Client, name: &str, labels: &str) -> f64 {
+    let text = client.get_text("/metrics").await.expect("metrics");
+    let samples = text.lines().filter(|line| {
+        line.starts_with(name) && line[name.len()..].starts_with([' ', '{']) && line.contains(labels)
+    });
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Waits until every worker holds its blocks for nobody.
+pub async fn quiescent(client: &Client) {
+    eventually("no block is pinned or written, nothing runs", async || {
+        let busy = [
+            metric(client, "baton_blocks", "state=\"pinned\"").await,
+            metric(client, "baton_blocks", "state=\"draft\"").await,
+            metric(client, "baton_blocks", "state=\"sealed\"").await,
+            metric(client, "baton_running_requests", "").await,
+            metric(client, "baton_queued_requests", "").await,
+        ];
+        busy.iter().all(|figure| *figure == 0.0)
+    })
+    .await;
+    let lost = metric(client, "baton_blocks", "state=\"quarantined\"").await;
+    assert!(lost == 0.0, "{lost} blocks are lost to writers that were never quiet");
+}
+
+/// The status of a failed call.
+pub fn status(result: Result<Value, ClientError>) -> (u16, String) {
+    match result {
+        Err(ClientError::Status { status, message }) => (status.as_u16(), message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
