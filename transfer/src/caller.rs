@@ -51,7 +51,7 @@ impl Default for BackOff {
 
 impl BackOff {
     /// How long to wait after one more failure than `before`.
-    fn after(self, before: u32) -> Duration {
+    pub(crate) fn after(self, before: u32) -> Duration {
         let factor = 1u32.checked_shl(before).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.last)
     }

@@ -59,20 +59,22 @@ pub(super) async fn receive(
     Ok((welcome, fd))
 }
 
-/// One message; descriptors beyond the first are closed.
+/// One message with at most one descriptor; whatever comes is closed if it is not returned.
 fn receive_now(stream: &UnixStream, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [IoSliceMut::new(into)];
     let flags = RecvFlags::CMSG_CLOEXEC;
     let message = rustix::net::recvmsg(stream.as_fd(), &mut bytes, &mut control, flags)?;
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than one"));
-    }
     let fds = control.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    let first = fds.flatten().next();
-    Ok((message.bytes, first))
+    let mut fds: Vec<OwnedFd> = fds.flatten().collect();
+    let one = fds.pop();
+    // The buffer may have room for two, for alignment.
+    if !fds.is_empty() || message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than one"));
+    }
+    Ok((message.bytes, one))
 }

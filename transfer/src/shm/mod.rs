@@ -79,7 +79,7 @@ impl Transport for Shm {
 
 /// Attaches to the peer, copies, and gives the leases back once the copying thread is done.
 async fn run(shm: Shm, peer: Peer, mut work: Work, report: Report, cancel: CancellationToken) {
-    let counters = shm.local.counters.clone();
+    let (counters, tasks) = (shm.local.counters.clone(), shm.local.tasks.clone());
     let deadline = work.deadline();
     let attached = tokio::select! {
         biased;
@@ -98,7 +98,7 @@ async fn run(shm: Shm, peer: Peer, mut work: Work, report: Report, cancel: Cance
                 (work, outcome)
             };
             // If the runtime ends before the thread ran, the leases are gone with it.
-            let Ok((copied, outcome)) = tokio::task::spawn_blocking(copy).await else { return };
+            let Ok((copied, outcome)) = tasks.spawn_blocking(copy).await else { return };
             work = copied;
             if let Err(failure) = outcome {
                 error = failure;

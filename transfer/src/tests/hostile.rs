@@ -1,0 +1,292 @@
+//! Peers that break the protocol, on either end: an error for them, nothing for anybody else.
+
+use super::*;
+use crate::wire::{BlockHead, Fetch, Hello, Welcome};
+use rustix::fs::MemfdFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+const SLOTS: u32 = 4;
+
+fn identity() -> Identity {
+    Identity { worker: OWNER, incarnation: Incarnation(1) }
+}
+
+fn welcome() -> [u8; Welcome::BYTES] {
+    let slot_bytes = SLOT_BYTES as u64;
+    Welcome::Accepted { identity: identity(), slots: SLOTS, slot_bytes }.to_bytes()
+}
+
+fn hello() -> [u8; Hello::BYTES] {
+    Hello { peer: identity(), slot_bytes: SLOT_BYTES as u64, token: token() }.to_bytes()
+}
+
+/// A block that only has to be asked for.
+async fn some_block() -> BlockDescriptor {
+    let rig = Rig::new(TransportKind::Tcp).await;
+    let block = rig.owner.publish(1, 4096);
+    rig.finish().await;
+    block
+}
+
+/// Pulls a block from an owner that accepts one connection, reads the hello, says `welcome`, reads
+/// a request if `answer` is not empty, says `answer`, and leaves.
+async fn pull_from(welcome: Vec<u8>, answer: Vec<u8>, deadline: Duration) -> TransferError {
+    let block = some_block().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = Some(listener.local_addr().unwrap());
+    let (done, over) = std::sync::mpsc::sync_channel::<()>(1);
+    let owner = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.read_exact(&mut [0; Hello::BYTES]).unwrap();
+        socket.write_all(&welcome).unwrap();
+        if !answer.is_empty() {
+            socket.read_exact(&mut [0; Fetch::BYTES]).unwrap();
+            socket.write_all(&answer).unwrap();
+        }
+        if deadline < SOON {
+            // Stays, and says nothing more, until the puller has given up.
+            over.recv().unwrap();
+        }
+    });
+    let endpoints = Endpoints { tcp, ..Endpoints::default() };
+    let peer = Peer { worker: OWNER, incarnation: Incarnation(1), endpoints };
+    let puller = Puller::new(TransportKind::Tcp, Guards::default());
+    let pulls = puller.pulls(&[block]);
+    let settled = puller.transport.pull(&peer, pulls, deadline).settle().await;
+    let error = puller.judge(settled, &[block]).remove(0).unwrap_err();
+    puller.finish().await;
+    let _ = done.send(());
+    owner.join().unwrap();
+    error
+}
+
+fn head(number: u32, result: Result<u32, Refused>) -> Vec<u8> {
+    BlockHead { number, result }.to_bytes().to_vec()
+}
+
+#[tokio::test]
+async fn an_owner_whose_welcome_is_none_is_left() {
+    for garbage in [vec![0; 48], vec![0xff; 48], b"HTTP/1.1 400 Bad Request\r\n\r\n".repeat(2)] {
+        let error = pull_from(garbage, vec![], SOON).await;
+        assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
+    }
+    let mut damaged = welcome().to_vec();
+    damaged[20] ^= 1;
+    let error = pull_from(damaged, vec![], SOON).await;
+    assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
+    let error = pull_from(welcome()[..47].to_vec(), vec![], SOON).await;
+    assert!(matches!(error, TransferError::Lost { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_owner_of_another_version_or_run_is_left() {
+    let mut other = welcome();
+    other[8] += 1;
+    let error = pull_from(other.to_vec(), vec![], SOON).await;
+    assert_eq!(error, TransferError::Refused(Refused::Version));
+
+    let identity = Identity { incarnation: Incarnation(2), ..identity() };
+    let slot_bytes = SLOT_BYTES as u64;
+    let other = Welcome::Accepted { identity, slots: SLOTS, slot_bytes }.to_bytes();
+    let error = pull_from(other.to_vec(), vec![], SOON).await;
+    assert_eq!(error, TransferError::Refused(Refused::Incarnation));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_the_one_asked_for_ends_the_connection() {
+    let mut damaged = head(0, Ok(4096));
+    damaged[9] ^= 1;
+    let mut unknown = head(0, Ok(0));
+    unknown[2] = 200;
+    let crc = crc32c::crc32c(&unknown[..12]);
+    unknown[12..].copy_from_slice(&crc.to_le_bytes());
+    for answer in [damaged, unknown, head(1, Ok(4096)), head(0, Ok(4097)), head(0, Ok(u32::MAX))] {
+        let error = pull_from(welcome().to_vec(), answer, SOON).await;
+        assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_half_way_is_an_error() {
+    let mut half = head(0, Ok(4096));
+    half.extend_from_slice(&[1; 2000]);
+    let error = pull_from(welcome().to_vec(), half.clone(), SOON).await;
+    assert!(matches!(error, TransferError::Lost { .. }), "{error}");
+    let error = pull_from(welcome().to_vec(), half, Duration::from_millis(100)).await;
+    assert_eq!(error, TransferError::Deadline);
+}
+
+/// What an owner may hand out in place of its arena.
+async fn attach_to(fds: &[BorrowedFd<'_>]) -> TransferError {
+    let block = some_block().await;
+    let mut place = Place::new(TransportKind::Shm);
+    let listener = UnixListener::bind(&place.shm).unwrap();
+    place.kind = TransportKind::Shm;
+    let peer = Peer { worker: OWNER, incarnation: Incarnation(1), endpoints: place.endpoints() };
+    let puller = Puller::new(TransportKind::Shm, Guards::default());
+    let flight = puller.start(&peer, &[block]);
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.read_exact(&mut [0; Hello::BYTES]).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let welcome = welcome();
+    let bytes = [IoSlice::new(&welcome)];
+    rustix::net::sendmsg(socket.as_fd(), &bytes, &mut control, SendFlags::empty()).unwrap();
+    let error = puller.judge(flight.settle().await, &[block]).remove(0).unwrap_err();
+    puller.finish().await;
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_sealed_arena_of_the_announced_shape_is_mapped() {
+    let file = tempfile::tempfile().unwrap();
+    let memfd = rustix::fs::memfd_create("foreign", MemfdFlags::ALLOW_SEALING).unwrap();
+    let shape = Store::new(SLOTS + 1, SLOT_BYTES);
+    let right = Store::new(SLOTS, SLOT_BYTES);
+    for fds in [&[][..], &[file.as_fd()], &[memfd.as_fd()], &[shape.arena.fd()]] {
+        let error = attach_to(fds).await;
+        assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
+    }
+    for fds in [&[right.arena.fd(); 2][..], &[right.arena.fd(); 5]] {
+        let error = attach_to(fds).await;
+        assert!(matches!(error, TransferError::Lost { .. }), "{error}");
+    }
+    // The right one is mapped; its slots hold nothing.
+    let error = attach_to(&[right.arena.fd()]).await;
+    assert!(matches!(error, TransferError::Mismatch(Mismatch::Record(_))), "{error}");
+}
+
+/// A caller that speaks bytes, to either kind of server.
+enum Caller {
+    Tcp(TcpStream),
+    Shm(UnixStream),
+}
+
+impl Caller {
+    fn connect(place: &Place) -> Self {
+        match place.kind {
+            TransportKind::Tcp => Self::Tcp(TcpStream::connect(place.tcp).unwrap()),
+            TransportKind::Shm => Self::Shm(UnixStream::connect(&place.shm).unwrap()),
+        }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Tcp(socket) => socket.write_all(bytes).unwrap(),
+            Self::Shm(socket) => socket.write_all(bytes).unwrap(),
+        }
+    }
+
+    /// Everything until the server hangs up.
+    fn hear(&mut self) -> Vec<u8> {
+        let mut heard = Vec::new();
+        // A reset is a way of hanging up, too.
+        let _ = match self {
+            Self::Tcp(socket) => socket.read_to_end(&mut heard),
+            Self::Shm(socket) => socket.read_to_end(&mut heard),
+        };
+        heard
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_talk_nonsense_are_told_so_and_left() {
+    for kind in KINDS {
+        let rig = Rig::new(kind).await;
+        let block = rig.owner.publish(1, 4096);
+        let mut version = hello();
+        version[8] += 1;
+        let mut damaged = hello();
+        damaged[40] ^= 1;
+        let cases = [
+            (vec![0; Hello::BYTES], Refused::Malformed),
+            (b"GET / HTTP/1.1\r\nHost: example\r\n".repeat(3)[..72].to_vec(), Refused::Malformed),
+            (damaged.to_vec(), Refused::Malformed),
+            (version.to_vec(), Refused::Version),
+        ];
+        for (said, refused) in cases {
+            let mut caller = Caller::connect(&rig.place);
+            caller.say(&said);
+            assert_eq!(caller.hear(), Welcome::Declined(refused).to_bytes());
+        }
+        assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
+        rig.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_say_nothing_are_left() {
+    for kind in KINDS {
+        let mut place = Place::new(kind);
+        let limits = ServeLimits {
+            connections: 1,
+            hello: Duration::from_millis(30),
+            idle: Duration::from_millis(30),
+            ..ServeLimits::default()
+        };
+        let store = Store::new(SLOTS, SLOT_BYTES);
+        let owner = Owner::limited(&mut place, store, 1, Guards::default(), limits).await;
+        assert_eq!(Caller::connect(&place).hear(), []);
+        if kind == TransportKind::Tcp {
+            // Hello, half a request, and nothing more.
+            let mut caller = Caller::connect(&place);
+            caller.say(&hello());
+            caller.say(&[1; 30]);
+            assert_eq!(caller.hear(), welcome());
+        }
+        owner.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_none_ends_its_connection_alone() {
+    let rig = Rig::new(TransportKind::Tcp).await;
+    let block = rig.owner.publish(1, 4096);
+    assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
+    let mut damaged = Fetch { number: 0, block }.to_bytes();
+    damaged[20] ^= 1;
+    for request in [[0xff; Fetch::BYTES], damaged] {
+        let mut caller = Caller::connect(&rig.place);
+        caller.say(&hello());
+        caller.say(&request);
+        // 64 slots, otherwise the welcome above.
+        assert_eq!(caller.hear().len(), Welcome::BYTES);
+    }
+    assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_does_not_read_loses_its_pin() {
+    const BYTES: usize = 24 << 20;
+    let mut place = Place::new(TransportKind::Tcp);
+    let limits = ServeLimits { send: Duration::from_millis(50), ..ServeLimits::default() };
+    let store = Store::new(1, BYTES);
+    let owner = Owner::limited(&mut place, store, 1, Guards::default(), limits).await;
+    let block = owner.publish(1, BYTES);
+    let mut caller = Caller::connect(&place);
+    caller.say(&Hello { peer: identity(), slot_bytes: BYTES as u64, token: token() }.to_bytes());
+    caller.say(&Fetch { number: 0, block }.to_bytes());
+    let unpinned = async {
+        // The lease is one pin, the sender's guard is another.
+        while owner.store.arena.guards() == 0 {
+            tokio::task::yield_now().await;
+        }
+        while owner.store.arena.guards() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, unpinned).await.expect("the owner gives up on the caller");
+    owner.release(&block);
+    assert_eq!(owner.store.counts().pinned, 0);
+    drop(caller);
+    owner.stop().await;
+}

@@ -1,0 +1,9 @@
+use baton_transfer::Settled;
+
+fn take_twice(settled: Settled) {
+    let (Settled::Arrived { lease, .. } | Settled::Failed { lease, .. }) = settled;
+    settled.give_back();
+    drop(lease.settle());
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+use baton_kv::lease::WriteLease;
+use baton_proto::block::BlockDescriptor;
+use baton_transfer::{Peer, Pull, Transport};
+use std::time::Duration;
+
+fn free_it_early(
+    transport: &dyn Transport,
+    peer: &Peer,
+    from: BlockDescriptor,
+    lease: WriteLease,
+) {
+    let pulls = vec![Pull { from, into: lease }];
+    let _flight = transport.pull(peer, pulls, Duration::from_secs(1));
+    drop(lease.settle());
+}
+
+fn main() {}

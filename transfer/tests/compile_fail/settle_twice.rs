@@ -1,0 +1,9 @@
+use baton_transfer::InFlight;
+
+async fn twice(flight: InFlight) {
+    let first = flight.settle().await;
+    let second = flight.settle().await;
+    drop((first, second));
+}
+
+fn main() {}
