@@ -6,7 +6,9 @@ use crate::{Identity, Refused, ServeContext};
 use baton_kv::lease::ReadPin;
 use baton_kv::pool::{self, Refusal};
 use baton_proto::block::BlockDescriptor;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bounds of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,9 +34,43 @@ impl Default for ServeLimits {
     }
 }
 
+/// Callers that are told at once that there is no room; more of them are just left.
+const TURNED_AWAY: usize = 16;
+
+/// The places of a server.
+pub(crate) struct Seats {
+    seats: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+/// One caller's place, until it is dropped.
+pub(crate) struct Seat {
+    /// There was no room: the caller only gets to hear why it has to leave.
+    standing: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seats {
+    pub(crate) fn new(limits: &ServeLimits) -> Self {
+        let [seats, turned_away] =
+            [limits.connections, TURNED_AWAY].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { seats, turned_away }
+    }
+
+    /// A place for one more caller.
+    pub(crate) fn take(&self) -> Option<Seat> {
+        let take = |from: &Arc<Semaphore>, standing| {
+            let permit = Arc::clone(from).try_acquire_owned().ok()?;
+            Some(Seat { standing, _permit: permit })
+        };
+        take(&self.seats, false).or_else(|| take(&self.turned_away, true))
+    }
+}
+
 /// How a hello is to be answered. The token comes first: who lacks it learns nothing else.
 pub(crate) fn judge(
     hello: &[u8; Hello::BYTES],
+    seat: &Seat,
     context: &ServeContext,
     guards: Guards,
 ) -> Result<Welcome, Refused> {
@@ -48,6 +84,9 @@ pub(crate) fn judge(
     }
     if guards.on(Guard::Incarnation) && hello.peer.incarnation != incarnation {
         return Err(Refused::Incarnation);
+    }
+    if seat.standing {
+        return Err(Refused::Busy);
     }
     let slot_bytes = context.arena.slot_bytes() as u64;
     if hello.slot_bytes != slot_bytes {

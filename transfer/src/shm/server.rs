@@ -1,10 +1,10 @@
 //! The owner's side: hands out the arena, and keeps the socket open as a sign of life.
 
 use super::fd;
+use crate::ServeContext;
 use crate::guards::Guards;
-use crate::serve::{ServeLimits, judge};
+use crate::serve::{Seat, Seats, ServeLimits, judge};
 use crate::wire::{Hello, Welcome};
-use crate::{Refused, ServeContext};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How long to wait when no connection can be accepted, for want of descriptors usually.
@@ -69,7 +68,7 @@ struct Host {
 }
 
 async fn accept(listener: UnixListener, path: PathBuf, host: Arc<Host>) {
-    let permits = Arc::new(Semaphore::new(host.limits.connections));
+    let seats = Seats::new(&host.limits);
     loop {
         let accepted = tokio::select! {
             () = host.context.shutdown.cancelled() => break,
@@ -79,22 +78,16 @@ async fn accept(listener: UnixListener, path: PathBuf, host: Arc<Host>) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => {
-                host.context.tasks.spawn(connection(stream, Arc::clone(&host), permit));
-            }
-            // Said without waiting: the socket's buffer is empty.
-            Err(_) => {
-                let _ = stream.try_write(&Welcome::Declined(Refused::Busy).to_bytes());
-            }
+        if let Some(seat) = seats.take() {
+            host.context.tasks.spawn(connection(stream, Arc::clone(&host), seat));
         }
     }
     let _ = fs::remove_file(path);
 }
 
 /// Hands out the arena, then waits for the end of either side.
-async fn connection(mut stream: UnixStream, host: Arc<Host>, _permit: OwnedSemaphorePermit) {
-    match timeout(host.limits.hello, greet(&mut stream, &host)).await {
+async fn connection(mut stream: UnixStream, host: Arc<Host>, seat: Seat) {
+    match timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return tracing::debug!(%error, "a shm peer was turned away"),
         Err(late) => return tracing::debug!(%late, "a shm peer said nothing"),
@@ -108,10 +101,10 @@ async fn connection(mut stream: UnixStream, host: Arc<Host>, _permit: OwnedSemap
 }
 
 /// Hears the hello and answers it.
-async fn greet(stream: &mut UnixStream, host: &Host) -> io::Result<()> {
+async fn greet(stream: &mut UnixStream, seat: &Seat, host: &Host) -> io::Result<()> {
     let mut hello = [0; Hello::BYTES];
     stream.read_exact(&mut hello).await?;
-    match judge(&hello, &host.context, host.guards) {
+    match judge(&hello, seat, &host.context, host.guards) {
         Ok(welcome) => fd::send(stream, &welcome.to_bytes(), host.context.arena.fd()).await,
         Err(refused) => {
             stream.write_all(&Welcome::Declined(refused).to_bytes()).await?;

@@ -1,9 +1,9 @@
 //! The owner's side: a bounded number of connections, each answering one block after the other.
 
 use crate::guards::Guards;
-use crate::serve::{ServeLimits, judge, resolve};
+use crate::serve::{Seat, Seats, ServeLimits, judge, resolve};
 use crate::wire::{BlockHead, Fetch, Hello, Welcome};
-use crate::{Op, Refused, ServeContext, TransportKind};
+use crate::{Op, ServeContext, TransportKind};
 use baton_arena::RECORD_BYTES;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Requests that are taken from a socket at once. More wait there.
@@ -61,7 +60,7 @@ struct Host {
 }
 
 async fn accept(listener: TcpListener, host: Arc<Host>) {
-    let permits = Arc::new(Semaphore::new(host.limits.connections));
+    let seats = Seats::new(&host.limits);
     loop {
         let accepted = tokio::select! {
             () = host.context.shutdown.cancelled() => return,
@@ -71,22 +70,16 @@ async fn accept(listener: TcpListener, host: Arc<Host>) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => {
-                host.context.tasks.spawn(connection(stream, Arc::clone(&host), permit));
-            }
-            // Said without waiting: the socket's buffer is empty.
-            Err(_) => {
-                let _ = stream.try_write(&Welcome::Declined(Refused::Busy).to_bytes());
-            }
+        if let Some(seat) = seats.take() {
+            host.context.tasks.spawn(connection(stream, Arc::clone(&host), seat));
         }
     }
 }
 
-async fn connection(mut stream: TcpStream, host: Arc<Host>, _permit: OwnedSemaphorePermit) {
+async fn connection(mut stream: TcpStream, host: Arc<Host>, seat: Seat) {
     let outcome = async {
         stream.set_nodelay(true)?;
-        timeout(host.limits.hello, greet(&mut stream, &host)).await??;
+        timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await??;
         serve(&mut stream, &host).await
     };
     if let Err(error) = outcome.await {
@@ -95,10 +88,10 @@ async fn connection(mut stream: TcpStream, host: Arc<Host>, _permit: OwnedSemaph
 }
 
 /// Hears the hello and answers it.
-async fn greet(stream: &mut TcpStream, host: &Host) -> io::Result<()> {
+async fn greet(stream: &mut TcpStream, seat: &Seat, host: &Host) -> io::Result<()> {
     let mut hello = [0; Hello::BYTES];
     stream.read_exact(&mut hello).await?;
-    match judge(&hello, &host.context, host.guards) {
+    match judge(&hello, seat, &host.context, host.guards) {
         Ok(welcome) => stream.write_all(&welcome.to_bytes()).await,
         Err(refused) => {
             stream.write_all(&Welcome::Declined(refused).to_bytes()).await?;
