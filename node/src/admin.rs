@@ -73,11 +73,16 @@ impl Health {
 
 /// The routes `/live`, `/ready` and `/metrics`.
 pub fn routes(health: &Health, metrics: &Metrics) -> Router {
-    let (health, metrics) = (health.clone(), metrics.clone());
+    let metrics = metrics.clone();
+    health_routes(health).route("/metrics", get(move || async move { metrics.respond() }))
+}
+
+/// The routes `/live` and `/ready`, for a daemon whose metrics are more than its own.
+pub fn health_routes(health: &Health) -> Router {
+    let health = health.clone();
     Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(move || async move { health.answer().into_response() }))
-        .route("/metrics", get(move || async move { metrics.respond() }))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod error;
 mod grpc;
 mod metrics;
 mod retry;
+mod scrape;
 mod service;
 mod text_pool;
 mod turn;
@@ -32,12 +33,18 @@ use metrics::Metrics;
 use service::Service;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// Tasks beside those of requests and connections: accept loop, signals, sessions, readiness.
 const TASKS_BESIDE_REQUESTS: usize = 256;
+
+/// How long the announcement waits for workers beyond the first.
+const COMPLETE: Duration = Duration::from_secs(2);
+/// How often it looks.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Runs a router until it is told to go: the daemon's story. The configuration has been checked
 /// ([`config::load`]), and logging is set up. `ready` is told the address once requests can be
@@ -55,7 +62,7 @@ pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), F
     let router = Router::start(config, &secret, &tasks)?;
     tracing::info!(address = %router.local_addr(), "listening");
     tokio::select! {
-        () = router.ready() => ready(router.local_addr()),
+        () = router.complete() => ready(router.local_addr()),
         () = drain.draining() => {}
     }
     drain.conclude(&tasks).await;
@@ -63,10 +70,13 @@ pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), F
 }
 
 /// A router that answers.
-#[derive(Debug)]
+
 pub struct Router {
     local: SocketAddr,
     health: Health,
+    cluster: Arc<Cluster>,
+    /// Decode and prefill workers of the configuration.
+    configured: (usize, usize),
 }
 
 impl Router {
@@ -76,7 +86,8 @@ impl Router {
         let text = Arc::new(load_text(&config)?);
         let registry = Registry::new();
         let health = Health::new(tasks.drain());
-        let workers_max = config.prefill.len() + config.decode.len();
+        let configured = (config.decode.len(), config.prefill.len());
+        let workers_max = configured.0 + configured.1;
         let cluster = Arc::new(Cluster::new(*secret.expose(), workers_max));
         let metrics = Metrics::new(&registry, &cluster);
         let listener = serve::bind(&config.serve)?;
@@ -89,17 +100,19 @@ impl Router {
         let (grpc, reporter) = grpc::routes(&service).map_err(|error| {
             Failure::new(Exit::Runtime, format!("the interface's description is broken: {error}"))
         })?;
-        let routes =
-            api::routes(service.clone()).merge(grpc).merge(admin::routes(&health, &registry));
+        let routes = api::routes(service.clone())
+            .merge(grpc)
+            .merge(admin::health_routes(&health))
+            .merge(scrape::routes(cluster.clone(), registry));
         follow_workers(&service, secret);
         tasks.spawn(
             "readiness",
-            tell_readiness(cluster, health.clone(), reporter, tasks.drain().clone()),
+            tell_readiness(cluster.clone(), health.clone(), reporter, tasks.drain().clone()),
         );
         listener.serve(routes, tasks).map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot serve {local}: {error}"))
         })?;
-        Ok(Self { local, health })
+        Ok(Self { local, health, cluster, configured })
     }
 
     /// The address with the port that was taken.
@@ -110,6 +123,21 @@ impl Router {
     /// Waits until requests can be placed.
     pub async fn ready(&self) {
         self.health.ready().await;
+    }
+}
+
+impl Router {
+    /// Waits until requests can be placed and, for a moment longer, until every configured worker
+    /// is there: a cluster that starts as a whole is announced as a whole.
+    async fn complete(&self) {
+        self.ready().await;
+        let all = async {
+            while self.cluster.counts() != self.configured {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        // Workers that are down are no reason to wait for ever.
+        let _ = tokio::time::timeout(COMPLETE, all).await;
     }
 }
 

@@ -110,7 +110,8 @@ pub fn children_of(parent: u32) -> BTreeMap<String, u32> {
         let read = |file| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
         let stat = read("stat");
         // After the command in parentheses: state, then the parent.
-        let ppid = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        let ppid =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
         if ppid != Some(parent) {
             continue;
         }
@@ -136,7 +137,9 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 pub async fn metric(client: &Client, name: &str, labels: &str) -> f64 {
     let text = client.get_text("/metrics").await.expect("metrics");
     let samples = text.lines().filter(|line| {
-        line.starts_with(name) && line[name.len()..].starts_with([' ', '{']) && line.contains(labels)
+        line.starts_with(name)
+            && line[name.len()..].starts_with([' ', '{'])
+            && line.contains(labels)
     });
     samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

@@ -50,6 +50,7 @@ struct State {
 
 /// A worker that can be given work.
 struct Member {
+    name: String,
     uri: String,
     incarnation: Incarnation,
     endpoints: Option<Endpoints>,
@@ -177,6 +178,7 @@ impl Cluster {
             state.model = description.model.and_then(|model| self.adopt(model)).map(Arc::new);
         }
         let member = Member {
+            name: description.name,
             uri: uri.to_owned(),
             incarnation: Incarnation(description.incarnation),
             endpoints: description.endpoints,
@@ -238,6 +240,12 @@ impl Cluster {
     /// How many decode and prefill workers can be given work.
     pub(crate) fn counts(&self) -> (usize, usize) {
         self.lock().counts()
+    }
+
+    /// Names and addresses of the workers that can be given work.
+    pub(crate) fn workers(&self) -> Vec<(String, String)> {
+        let state = self.lock();
+        state.members.values().map(|member| (member.name.clone(), member.uri.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,0 +1,212 @@
+//! What a newcomer does first: start a cluster, ask it, stop it; and what happens when it is hurt.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+mod cluster;
+
+use baton_bench::client::Client;
+use cluster::{BATON, Cluster, eventually, kill, metric, quiescent, status};
+use serde_json::{Value, json};
+use std::process::Command;
+
+fn completion(prompt: &str, max_tokens: u32) -> Value {
+    json!({"model": "witness", "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true})
+}
+
+#[tokio::test]
+async fn cluster_answers_and_ends_on_request() {
+    let cluster = Cluster::start(&[]);
+    let client = cluster.client();
+    let models = client.get("/v1/models").await.unwrap();
+    assert_eq!(models["data"][0]["id"], "tiny-qwen3");
+    let request = json!({
+        "model": "tiny-qwen3",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "stream": true,
+    });
+    let whole = client.post("/v1/chat/completions", &{
+        let mut request = request.clone();
+        request["stream"] = json!(false);
+        request
+    });
+    let whole = whole.await.unwrap();
+    let mut events = client.stream("/v1/chat/completions", &request).await.unwrap();
+    let mut text = String::new();
+    while let Some(event) = events.next().await.unwrap() {
+        let event: Value = serde_json::from_str(&event).unwrap();
+        text.push_str(event["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
+    }
+    assert_eq!(whole["choices"][0]["message"]["content"], text.as_str());
+    for path in ["/health", "/live", "/ready"] {
+        client.get_text(path).await.unwrap();
+    }
+    quiescent(&client).await;
+    let children = cluster.children();
+    assert_eq!(children.len(), 3, "{children:?}");
+    assert_eq!(cluster.stop(), Some(0));
+    for pid in children.values() {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is still there");
+    }
+}
+
+#[tokio::test]
+async fn cluster_children_do_not_outlive_a_killed_parent() {
+    let cluster = Cluster::start(&["--engine", "witness"]);
+    let children = cluster.children();
+    assert_eq!(children.len(), 3);
+    kill(cluster.pid(), "KILL");
+    eventually("the children are gone", async || {
+        // A zombie without a reaper is gone as well: it runs nothing.
+        children.values().all(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.rsplit(')').next().unwrap().trim().starts_with('Z')
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cluster_moves_blocks_and_finds_them_again() {
+    for transport in ["shm", "tcp"] {
+        let cluster = Cluster::start(&["--engine", "witness", "--transport", transport]);
+        let client = cluster.client();
+        let prompt = "a long story that needs many blocks ".repeat(40);
+        let cold = client.post("/v1/completions", &completion(&prompt, 8)).await.unwrap();
+        let warm = client.post("/v1/completions", &completion(&prompt, 8)).await.unwrap();
+        let cached =
+            |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].clone();
+        assert_eq!(cached(&cold), 0);
+        assert_eq!(cached(&warm), (prompt.len() - 1) / 64 * 64);
+        let label = format!("transport=\"{transport}\"");
+        let moved = metric(&client, "baton_transfer_blocks_total", &label).await;
+        assert!(moved >= ((prompt.len() - 1) / 64) as f64, "{moved} blocks over {transport}");
+        let copied = metric(&client, "baton_transfer_copied_bytes_total", "").await;
+        assert!(copied == 0.0, "{copied} bytes were copied on the way");
+        quiescent(&client).await;
+    }
+}
+
+#[tokio::test]
+async fn cluster_survives_the_loss_of_its_only_prefill_worker() {
+    let cluster = Cluster::start(&["--engine", "witness"]);
+    let client = cluster.client();
+    let prompt = "what a prefill worker would compute ".repeat(30);
+    let before = client.post("/v1/completions", &completion(&prompt, 4)).await.unwrap();
+    cluster.signal("prefill-0", "KILL");
+    let other = "what only decode can compute now ".repeat(30);
+    let after = client.post("/v1/completions", &completion(&other, 4)).await.unwrap();
+    assert_eq!(after["usage"]["completion_tokens"], 4);
+    let again = client.post("/v1/completions", &completion(&prompt, 4)).await.unwrap();
+    assert_eq!(before["choices"], again["choices"]);
+}
+
+#[tokio::test]
+async fn cluster_frees_everything_when_clients_leave() {
+    let cluster = Cluster::start(&["--engine", "witness"]);
+    let client = cluster.client();
+    for (prompt, read) in [("short", 0), ("short", 3), (&*"long ".repeat(4000), 0)] {
+        let mut request = completion(prompt, 100_000);
+        request["stream"] = json!(true);
+        let leaver = Client::new(cluster.url()).unwrap();
+        let mut events = leaver.stream("/v1/completions", &request).await.unwrap();
+        for _ in 0..read {
+            events.next().await.unwrap();
+        }
+        drop(events);
+        quiescent(&client).await;
+    }
+}
+
+#[tokio::test]
+async fn cluster_refuses_what_makes_no_sense_and_names_the_field() {
+    let cluster = Cluster::start(&["--engine", "witness"]);
+    let client = cluster.client();
+    let with = |key: &str, value: Value| {
+        let mut request = completion("hello", 4);
+        request[key] = value;
+        request
+    };
+    let cases = [
+        (with("model", json!("nobody")), 404, "nobody"),
+        (with("prompt", json!("")), 400, "prompt"),
+        (with("prompt", json!([1, 2, 4_000_000])), 400, "vocabulary"),
+        (with("max_tokens", json!("many")), 400, "max_tokens"),
+        (with("max_tokens", json!(-1)), 400, "max_tokens"),
+        (with("n", json!(1_000_000)), 400, "n"),
+        (with("temperature", json!(-1)), 400, "temperature"),
+        (with("stop", json!(vec!["x"; 1000])), 400, "stop"),
+        (with("logit_bias", json!({"99999999": 1})), 400, "logit_bias"),
+        (with("logprobs", json!(1000)), 400, "logprobs"),
+        (with("prompt", json!("x".repeat(200_000))), 400, "context"),
+    ];
+    for (request, code, word) in cases {
+        let (found, message) = status(client.post("/v1/completions", &request).await);
+        assert_eq!(found, code, "{message}");
+        assert!(message.contains(word), "`{message}` does not name `{word}`");
+    }
+    let chat = json!({"model": "witness", "messages": []});
+    let (found, message) = status(client.post("/v1/chat/completions", &chat).await);
+    assert!(found == 400 && message.contains("messages"), "{found} {message}");
+    assert!(metric(&client, "baton_engine_steps_total", "").await == 0.0, "something was started");
+    quiescent(&client).await;
+}
+
+#[test]
+fn wrong_configurations_and_checkpoints_exit_with_64() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("decode.toml");
+    let check = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let output = Command::new(BATON)
+            .args(["decode", "--check", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (text, word) in [
+        ("nmae = \"x\"", "nmae"),
+        ("[kv]\nmemory = 5", "memory"),
+        ("[kv]\nmemory = \"5 parsec\"", "memory"),
+        ("[model]\nengine = \"witness\"\nblock_tokens = 48", "block_tokens"),
+        ("[model]\nengine = \"abacus\"", "engine"),
+        ("[model]\nengine = \"cpu\"", "model.dir"),
+    ] {
+        let (code, line) = check(text);
+        assert_eq!(code, Some(64), "{text}: {line}");
+        assert!(line.contains(word) && line.lines().count() == 1, "{text}: {line}");
+    }
+    let (code, _) = check("[model]\nengine = \"witness\"");
+    assert_eq!(code, Some(0));
+
+    let broken = dir.path().join("model");
+    std::fs::create_dir(&broken).unwrap();
+    for file in std::fs::read_dir("tests/models/tiny-qwen3").unwrap().flatten() {
+        std::fs::copy(file.path(), broken.join(file.file_name())).unwrap();
+    }
+    let weights = broken.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let output = Command::new(BATON)
+        .args(["run", "--prompt", "x", "--model"])
+        .arg(&broken)
+        .output()
+        .unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{line}");
+    assert!(line.contains("model.safetensors") && line.lines().count() == 1, "{line}");
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_code_69() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(BATON)
+        .args(["up", "--engine", "witness", "--listen", &address])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains(&address), "{text}");
+}
