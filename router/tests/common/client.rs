@@ -1,0 +1,132 @@
+//! A small HTTP client: JSON in, JSON or server-sent events out.
+
+use super::{House, within};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+/// A stream of events that is being read.
+pub struct Events {
+    body: Incoming,
+    buffer: String,
+    _client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl House {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, String::new()).await
+    }
+
+    /// The future keeps nothing of `body`, so that it may be a temporary.
+    pub fn post<'a>(
+        &'a self,
+        path: &'a str,
+        body: &Value,
+    ) -> impl Future<Output = Answer> + use<'a> {
+        self.ask(Method::POST, path, body.to_string())
+    }
+
+    /// The same on behalf of a tenant.
+    pub async fn post_as(&self, path: &str, body: &Value, tenant: &'static str) -> Answer {
+        let mut request = self.request(Method::POST, path, body.to_string());
+        request.headers_mut().insert("x-baton-tenant", http::HeaderValue::from_static(tenant));
+        self.send(request).await
+    }
+
+    pub async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
+        self.send(self.request(method, path, body)).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let client = client();
+        let response = within(client.request(request)).await.expect("an answer");
+        let (head, body) = response.into_parts();
+        let body = within(body.collect()).await.expect("a body").to_bytes();
+        let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| text());
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// Begins a stream; returns when its head is there.
+    pub async fn stream(&self, path: &str, body: &Value) -> Events {
+        let client = client();
+        let request = self.request(Method::POST, path, body.to_string());
+        let response = within(client.request(request)).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events { body: response.into_body(), buffer: String::new(), _client: client }
+    }
+
+    fn request(&self, method: Method, path: &str, body: String) -> Request<Full<Bytes>> {
+        let uri = format!("http://{}{path}", self.address);
+        let request = Request::builder().method(method).uri(uri);
+        request.header("content-type", "application/json").body(Full::from(body)).unwrap()
+    }
+}
+
+fn client() -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+impl Events {
+    /// The next event or comment as it stands on the wire; `None` at the end.
+    pub async fn raw(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.find("\n\n") {
+                let event = self.buffer[..end].to_owned();
+                self.buffer.drain(..end + 2);
+                return Some(event);
+            }
+            let frame = within(self.body.frame()).await?.expect("a piece");
+            if let Ok(data) = frame.into_data() {
+                self.buffer.push_str(std::str::from_utf8(&data).expect("text"));
+            }
+        }
+    }
+
+    /// The data of the next event.
+    pub async fn next(&mut self) -> Option<Value> {
+        let event = self.raw().await?;
+        let data = event.strip_prefix("data: ").expect("an event").to_owned();
+        Some(serde_json::from_str(&data).unwrap_or(Value::String(data)))
+    }
+
+    /// All events that are left, one a line, without what differs from run to run.
+    pub async fn rest(mut self) -> String {
+        let mut lines = Vec::new();
+        while let Some(event) = self.raw().await {
+            lines.push(steady(&event));
+        }
+        lines.join("\n")
+    }
+}
+
+/// The text with the request's id and time replaced.
+pub fn steady(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (marker, is_value) in [
+        ("cmpl-", (|c: char| c.is_ascii_hexdigit()) as fn(char) -> bool),
+        ("\"created\":", |c: char| c.is_ascii_digit()),
+    ] {
+        let mut from = 0;
+        while let Some(at) = text[from..].find(marker) {
+            let start = from + at + marker.len();
+            let len = text[start..].find(|c: char| !is_value(c)).unwrap_or(text.len() - start);
+            text.replace_range(start..start + len, "0");
+            from = start + 1;
+        }
+    }
+    text
+}

@@ -1,0 +1,185 @@
+//! Requests that are refused as they stand, and what else can be asked: exact answers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use baton_node::config::{ByteSize, Threshold};
+use common::House;
+use common::worker::FakeWorker;
+use http::Method;
+use serde_json::{Value, json};
+
+/// The error's status, parameter and code.
+async fn refusal(house: &House, path: &str, body: &Value) -> (u16, Value, Value) {
+    let answer = house.post(path, body).await;
+    let error = &answer.body["error"];
+    assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "{}", answer.body);
+    assert!(error["type"].is_string(), "{}", answer.body);
+    (answer.status.as_u16(), error["param"].clone(), error["code"].clone())
+}
+
+#[tokio::test]
+async fn what_the_model_cannot_take_is_refused_with_the_field_named() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let text = "/v1/completions";
+    let chat = "/v1/chat/completions";
+    let user = json!([{"role": "user", "content": "hi"}]);
+    let long = vec![1; 4096];
+    for (path, body, status, param, code) in [
+        (
+            text,
+            json!({"model": "tiny", "prompt": [1, 1000]}),
+            400,
+            json!("prompt"),
+            "invalid_value",
+        ),
+        (
+            text,
+            json!({"model": "tiny", "prompt": [1], "stop_token_ids": [1000]}),
+            400,
+            json!("stop_token_ids"),
+            "invalid_value",
+        ),
+        (
+            text,
+            json!({"model": "tiny", "prompt": [1], "logit_bias": {"1000": 1}}),
+            400,
+            json!("logit_bias"),
+            "invalid_value",
+        ),
+        (text, json!({"model": "tiny", "prompt": ""}), 400, json!("prompt"), "invalid_value"),
+        (
+            text,
+            json!({"model": "tiny", "prompt": long}),
+            400,
+            json!("prompt"),
+            "context_length_exceeded",
+        ),
+        (text, json!({"model": "big", "prompt": "a"}), 404, json!("model"), "model_not_found"),
+        (chat, json!({"model": "big", "messages": user}), 404, json!("model"), "model_not_found"),
+        (text, json!([1]), 400, Value::Null, "invalid_type"),
+    ] {
+        let refused = refusal(&house, path, &body).await;
+        assert_eq!(refused, (status, param, json!(code)), "{path} {body:.200}");
+    }
+    assert!(worker.heard_nothing(), "nothing was started for any of them");
+}
+
+#[tokio::test]
+async fn broken_json_says_where() {
+    let house = House::start(&[], |_| {});
+    let answer = house.ask(Method::POST, "/v1/completions", "{\"model\": }".to_owned()).await;
+    assert_eq!(answer.status, 400);
+    let expected = json!({"error": {
+        "message": "The request body is not valid JSON: expected value at line 1 column 11.",
+        "type": "invalid_request_error", "param": null, "code": "invalid_json",
+    }});
+    assert_eq!(answer.body, expected);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_a_413() {
+    let house = House::start(&[], |config| {
+        config.serve.body_bytes_max = Threshold::At(ByteSize(1000));
+    });
+    let body = json!({"model": "tiny", "prompt": "a".repeat(1000)});
+    let refused = refusal(&house, "/v1/completions", &body).await;
+    assert_eq!(refused, (413, Value::Null, json!("body_too_large")));
+}
+
+#[tokio::test]
+async fn deeply_nested_json_is_an_error_not_a_crash() {
+    let house = House::start(&[], |_| {});
+    let body = "[".repeat(100_000);
+    let answer = house.ask(Method::POST, "/v1/chat/completions", body).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (400, &json!("invalid_json"))
+    );
+}
+
+#[tokio::test]
+async fn more_requests_than_places_are_told_to_come_back() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open_with(&[&worker], |config| config.limits.requests_max = 1).await;
+    let body = json!({"model": "tiny", "prompt": [1]});
+    let play = async {
+        worker.submitted().await;
+        let answer = house.post("/v1/completions", &body).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["error"]["code"]),
+            (429, &json!("overloaded"))
+        );
+        worker.die();
+    };
+    let (first, ()) = tokio::join!(house.post("/v1/completions", &body), play);
+    assert_eq!(first.status, 503);
+}
+
+#[tokio::test]
+async fn readiness_waits_for_a_decode_worker() {
+    let house = House::start(&[], |_| {});
+    assert_eq!(house.get("/health").await.status, 200);
+    assert_eq!(house.get("/live").await.status, 200);
+    assert_eq!(house.get("/ready").await.status, 503);
+    let body = json!({"model": "tiny", "prompt": "a"});
+    let refused = refusal(&house, "/v1/completions", &body).await;
+    assert_eq!(refused, (503, Value::Null, json!("no_worker")));
+
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    assert_eq!(house.get("/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn models_are_listed_under_all_their_names() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open_with(&[&worker], |config| {
+        config.model.aliases = vec!["org/tiny-1".to_owned(), "*".to_owned()];
+    })
+    .await;
+    let list = house.get("/v1/models").await.body;
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
+    assert_eq!(names, ["tiny", "org/tiny-1"]);
+    assert_eq!(list["data"][0]["max_model_len"], 4096);
+    assert_eq!(house.get("/v1/models/org/tiny-1").await.body["id"], "org/tiny-1");
+
+    let strict = House::start(&[], |_| {});
+    let answer = strict.get("/v1/models/other").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_typed() {
+    let house = House::start(&[], |_| {});
+    let answer = house.get("/v2/models").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (404, &json!("unknown_url"))
+    );
+    let answer = house.get("/v1/completions").await;
+    let code = &answer.body["error"]["code"];
+    assert_eq!((answer.status.as_u16(), code), (405, &json!("method_not_supported")));
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_interface_and_status() {
+    let house = House::start(&[], |_| {});
+    house.post("/v1/completions", &json!({})).await;
+    house.post("/v1/chat/completions", &json!({})).await;
+    let text = house.get("/metrics").await.body;
+    for line in [
+        "baton_requests_total{api=\"completions\",code=\"400\"} 1",
+        "baton_requests_total{api=\"chat_completions\",code=\"400\"} 1",
+    ] {
+        assert!(
+            text.as_str().unwrap().lines().any(|found| found == line),
+            "{line} is not in\n{text}"
+        );
+    }
+}
