@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 fn completion(prompt: &str, max_tokens: u32) -> Value {
-    json!({"model": "witness", "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true})
+    json!({"model": "witness", "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true, "seed": 7})
 }
 
 #[tokio::test]
@@ -25,12 +25,9 @@ async fn cluster_answers_and_ends_on_request() {
         "temperature": 0,
         "stream": true,
     });
-    let whole = client.post("/v1/chat/completions", &{
-        let mut request = request.clone();
-        request["stream"] = json!(false);
-        request
-    });
-    let whole = whole.await.unwrap();
+    let mut at_once = request.clone();
+    at_once["stream"] = json!(false);
+    let whole = client.post("/v1/chat/completions", &at_once).await.unwrap();
     let mut events = client.stream("/v1/chat/completions", &request).await.unwrap();
     let mut text = String::new();
     while let Some(event) = events.next().await.unwrap() {
@@ -82,7 +79,7 @@ async fn cluster_moves_blocks_and_finds_them_again() {
         let moved = metric(&client, "baton_transfer_blocks_total", &label).await;
         assert!(moved >= ((prompt.len() - 1) / 64) as f64, "{moved} blocks over {transport}");
         let copied = metric(&client, "baton_transfer_copied_bytes_total", "").await;
-        assert!(copied == 0.0, "{copied} bytes were copied on the way");
+        assert_eq!(copied == 0.0, transport == "tcp", "{copied} bytes were copied on the way");
         quiescent(&client).await;
     }
 }

@@ -18,7 +18,9 @@ impl DecodeSchedule {
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
         let order = self.order(now, |turn| turn.admitted.is_some());
-        for id in &order {
+        let keeps_up = |id: &&TurnId| !self.lagging.contains(&self.turns[id].request.router);
+        let drawn_for: Vec<TurnId> = order.iter().filter(keeps_up).copied().collect();
+        for id in &drawn_for {
             for choice in 0..self.turns[id].choices.len() {
                 self.plan_draw(*id, choice, now, &order, &mut budget, &mut plan);
             }

@@ -16,6 +16,9 @@ pub enum Event {
     Submit(Box<TurnRequest>),
     /// A router has lost interest: in one choice, or in the whole turn.
     Cancel(RouterId, RequestId, Option<u16>),
+    /// A router takes frames more slowly than they come, or does so no longer: while it lags,
+    /// nothing is drawn for it, and others lose nothing.
+    Lag(RouterId, bool),
     /// A router is gone; so is its interest.
     RouterGone(RouterId),
     /// A prefill worker announces blocks.

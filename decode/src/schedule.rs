@@ -16,7 +16,7 @@ use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Plan, Schedule};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Bounds and sizes.
@@ -57,6 +57,8 @@ pub struct DecodeSchedule {
     pub(crate) limits: Limits,
     pub(crate) turns: BTreeMap<TurnId, Turn>,
     names: BTreeMap<(RouterId, RequestId), TurnId>,
+    /// Routers for which nothing is drawn.
+    pub(crate) lagging: BTreeSet<RouterId>,
     /// Blocks promised to admitted turns.
     pub(crate) credit_used: usize,
     next_turn: u64,
@@ -73,6 +75,8 @@ impl Schedule for DecodeSchedule {
         match event {
             Event::Submit(request) => self.submit(*request, now, actions),
             Event::Cancel(router, request, choice) => self.cancel(router, request, choice, actions),
+            Event::Lag(router, true) => drop(self.lagging.insert(router)),
+            Event::Lag(router, false) => drop(self.lagging.remove(&router)),
             Event::RouterGone(router) => self.router_gone(router, actions),
             Event::Announced(id, blocks) => {
                 if let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.remote.is_some()) {
@@ -155,6 +159,7 @@ impl DecodeSchedule {
             limits,
             turns: BTreeMap::new(),
             names: BTreeMap::new(),
+            lagging: BTreeSet::new(),
             credit_used: 0,
             next_turn: 1,
             next_seq: 1,
@@ -216,6 +221,7 @@ impl DecodeSchedule {
     }
 
     fn router_gone(&mut self, router: RouterId, actions: &mut Vec<Action>) {
+        self.lagging.remove(&router);
         let gone: Vec<TurnId> = self
             .names
             .range((router, RequestId(0))..=(router, RequestId(u128::MAX)))

@@ -36,6 +36,8 @@ struct RouterLink {
     sender: FrameSender,
     /// Ends the stream of a router that does not keep up.
     cut: CancellationToken,
+    /// Whether the schedule has been told that the router lags.
+    lags: bool,
 }
 
 impl Routers {
@@ -45,7 +47,7 @@ impl Routers {
         table.next += 1;
         let id = RouterId(table.next);
         let cut = CancellationToken::new();
-        table.links.insert(id, RouterLink { sender, cut: cut.clone() });
+        table.links.insert(id, RouterLink { sender, cut: cut.clone(), lags: false });
         (id, cut)
     }
 
@@ -54,8 +56,8 @@ impl Routers {
         self.lock().links.remove(&id);
     }
 
-    /// Sends a frame if the router keeps up. One that does not is cut, which ends its turns: a slow
-    /// router never holds up a step.
+    /// Sends a frame. A router that lags is not drawn for; one whose queue is full all the same is
+    /// cut, which ends its turns: a slow router never holds up a step.
     fn send(&self, id: RouterId, frame: pb::DecodeFrame) {
         let mut table = self.lock();
         let Some(link) = table.links.get(&id) else { return };
@@ -63,6 +65,18 @@ impl Routers {
             tracing::warn!(router = id.0, "a router does not keep up; its streams are dropped");
             link.cut.cancel();
             table.links.remove(&id);
+        }
+    }
+
+    /// Routers that have begun or ceased to lag, as far as `tell` takes the news.
+    fn tell_lag(&self, mut tell: impl FnMut(RouterId, bool) -> bool) {
+        for (id, link) in &mut self.lock().links {
+            let (free, all) = (link.sender.capacity(), link.sender.max_capacity());
+            // Two thresholds, so that a router at the edge is not told of at every step.
+            let lags = if link.lags { free < all / 4 * 3 } else { free < all / 4 };
+            if lags != link.lags && tell(*id, lags) {
+                link.lags = lags;
+            }
         }
     }
 
@@ -93,6 +107,14 @@ pub struct DecodeShell {
 
 impl Shell<Action> for DecodeShell {
     fn deliver(&mut self, actions: &mut Vec<Action>) {
+        self.carry_out(actions);
+        let events = &self.events;
+        self.routers.tell_lag(|router, lags| events.try_send(Event::Lag(router, lags)).is_ok());
+    }
+}
+
+impl DecodeShell {
+    fn carry_out(&mut self, actions: &mut Vec<Action>) {
         if actions.is_empty() {
             return;
         }
@@ -118,9 +140,7 @@ impl Shell<Action> for DecodeShell {
             self.routers.send(router, pb::DecodeFrame { updates });
         }
     }
-}
 
-impl DecodeShell {
     fn start_call(&mut self, turn: TurnId, call: PrefillCall) {
         let cancelled = CancellationToken::new();
         self.calls.insert(turn, cancelled.clone());

@@ -9,25 +9,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program under test.
-pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
+pub(crate) const BATON: &str = env!("CARGO_BIN_EXE_baton");
 /// How long anything that is waited for may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The long form of a test, for `cargo xtask gate`.
-pub fn scaled(short: usize, long: usize) -> usize {
+pub(crate) fn scaled(short: usize, long: usize) -> usize {
     if std::env::var_os("BATON_LONG").is_some() { long } else { short }
 }
 
 /// A running `baton up`.
-pub struct Cluster {
+pub(crate) struct Cluster {
     process: Child,
     /// The routers' URLs.
-    pub urls: Vec<String>,
+    pub(crate) urls: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a cluster on free ports and waits for its ready line.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut process = Command::new(BATON)
             .arg("up")
             .args(["--listen", "127.0.0.1:0"])
@@ -50,33 +50,33 @@ impl Cluster {
     }
 
     /// The first router's URL.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.urls[0]
     }
 
     /// A client of the first router.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.url()).expect("the ready line has a URL")
     }
 
     /// The process of `baton up`.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// The processes that `baton up` has started, by the name of their configuration.
-    pub fn children(&self) -> BTreeMap<String, u32> {
+    pub(crate) fn children(&self) -> BTreeMap<String, u32> {
         children_of(self.pid())
     }
 
     /// Sends a signal to one process of the cluster.
-    pub fn signal(&self, name: &str, signal: &str) {
+    pub(crate) fn signal(&self, name: &str, signal: &str) {
         let pid = self.children()[name];
         kill(pid, signal);
     }
 
     /// Asks the cluster to end and waits until it has.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         kill(self.pid(), "TERM");
         let begun = Instant::now();
         loop {
@@ -97,13 +97,13 @@ impl Drop for Cluster {
 }
 
 /// Sends a signal by name.
-pub fn kill(pid: u32, signal: &str) {
+pub(crate) fn kill(pid: u32, signal: &str) {
     let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
     assert!(status.expect("kill runs").success(), "no process {pid}");
 }
 
 /// Child processes that run a daemon, by the name of their configuration.
-pub fn children_of(parent: u32) -> BTreeMap<String, u32> {
+pub(crate) fn children_of(parent: u32) -> BTreeMap<String, u32> {
     let mut children = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").expect("procfs").flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -125,7 +125,7 @@ pub fn children_of(parent: u32) -> BTreeMap<String, u32> {
 }
 
 /// Waits until something holds, polling: for the state of other processes, which tell nobody.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < PATIENCE, "never: {what}");
@@ -134,7 +134,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// A figure of the whole cluster: the sum over all samples of `name` whose labels contain `labels`.
-pub async fn metric(client: &Client, name: &str, labels: &str) -> f64 {
+pub(crate) async fn metric(client: &Client, name: &str, labels: &str) -> f64 {
     let text = client.get_text("/metrics").await.expect("metrics");
     let samples = text.lines().filter(|line| {
         line.starts_with(name)
@@ -145,7 +145,7 @@ pub async fn metric(client: &Client, name: &str, labels: &str) -> f64 {
 }
 
 /// Waits until every worker holds its blocks for nobody.
-pub async fn quiescent(client: &Client) {
+pub(crate) async fn quiescent(client: &Client) {
     eventually("no block is pinned or written, nothing runs", async || {
         let busy = [
             metric(client, "baton_blocks", "state=\"pinned\"").await,
@@ -162,7 +162,7 @@ pub async fn quiescent(client: &Client) {
 }
 
 /// The status of a failed call.
-pub fn status(result: Result<Value, ClientError>) -> (u16, String) {
+pub(crate) fn status(result: Result<Value, ClientError>) -> (u16, String) {
     match result {
         Err(ClientError::Status { status, message }) => (status.as_u16(), message),
         other => panic!("not refused: {other:?}"),

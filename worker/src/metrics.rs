@@ -14,7 +14,7 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Re
         metrics,
         counters,
         "transfer_copied_bytes",
-        "Bytes that went through a buffer between arena and wire",
+        "Bytes that a processor copied on the way",
         |sample| sample.copied_bytes,
     );
     blocks(metrics, status.clone());
