@@ -183,26 +183,29 @@ impl<F: Fn(usize) -> usize> Kernel for Task<'_, F> {
     unsafe fn run<S: Simd>(self) {
         let queries = &self.queries;
         let (dim, group) = (queries.layout.head_dim, queries.group);
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.q.clear();
-            for query in 0..queries.rows / group {
-                let from = (self.offset)(query);
-                scratch.q.extend(self.q[from..from + group * dim].iter().map(|q| q * self.scale));
+        // Taken and put back: what runs in a closure is compiled without the instruction set.
+        let mut scratch = SCRATCH.take();
+        scratch.q.clear();
+        for query in 0..queries.rows / group {
+            let from = (self.offset)(query);
+            for q in &self.q[from..from + group * dim] {
+                scratch.q.push(q * self.scale);
             }
-            // SAFETY: the CPU has `S`.
-            unsafe { queries.attend::<S>(scratch) };
-            for query in 0..queries.rows / group {
-                // SAFETY: a (query, key-value head) belongs to one task alone.
-                let out = unsafe { self.out.part((self.offset)(query), group * dim) };
-                let first = query * group;
-                out.copy_from_slice(&scratch.total.value[first * dim..(first + group) * dim]);
-                for (out, sum) in out.chunks_exact_mut(dim).zip(&scratch.total.sum[first..]) {
-                    for x in out {
-                        *x /= sum;
-                    }
+        }
+        // SAFETY: the CPU has `S`.
+        unsafe { queries.attend::<S>(&mut scratch) };
+        for query in 0..queries.rows / group {
+            // SAFETY: a (query, key-value head) belongs to one task alone.
+            let out = unsafe { self.out.part((self.offset)(query), group * dim) };
+            let first = query * group;
+            out.copy_from_slice(&scratch.total.value[first * dim..(first + group) * dim]);
+            for (out, sum) in out.chunks_exact_mut(dim).zip(&scratch.total.sum[first..]) {
+                for x in out {
+                    *x /= sum;
                 }
             }
-        });
+        }
+        SCRATCH.set(scratch);
     }
 }
 

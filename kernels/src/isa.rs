@@ -79,7 +79,7 @@ impl fmt::Debug for Isa {
 /// A computation that is compiled once per instruction set.
 ///
 /// `run` and everything it calls must be `#[inline(always)]`: only what ends up inside the
-/// functions below is compiled with the set's instructions.
+/// functions below is compiled with the set's instructions. The body of a closure does not.
 pub(crate) trait Kernel {
     /// What it gives.
     type Output;

@@ -35,7 +35,7 @@ pub use isa::Isa;
 pub use linear::Projection;
 pub use map::{MappedFile, map_file};
 pub use matrix::{DType, Matrix, SizeMismatch};
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeSpeeds, RopeTable};
 pub use rowwise::Rope;
 pub use threads::Threads;
 

@@ -119,9 +119,9 @@ impl Columns<'_> {
         // SAFETY: the caller's promise, passed on with the tile that suits the registers.
         unsafe {
             if self.rows <= DIRECT_ROWS {
-                if S::WIDE { self.direct::<S, E, 4, 6>(w) } else { self.direct::<S, E, 2, 3>(w) }
+                if S::WIDE { self.direct::<S, E, 4, 4>(w) } else { self.direct::<S, E, 2, 3>(w) }
             } else if S::WIDE {
-                self.widened::<S, E, 4, 6>(w);
+                self.widened::<S, E, 4, 4>(w);
             } else {
                 self.widened::<S, E, 3, 2>(w);
             }
@@ -147,20 +147,21 @@ impl Columns<'_> {
     /// As for `panels`.
     #[inline(always)]
     unsafe fn widened<S: Simd, E: Element, const MR: usize, const NR: usize>(&self, w: *const E) {
-        PANEL.with_borrow_mut(|panel| {
-            panel.resize(NR * self.cols, 0.0);
-            let mut n = 0;
-            while n < self.count {
-                let nr = NR.min(self.count - n);
-                // SAFETY: rows `n .. n + nr` are below `count`; they lie one after the other, and
-                // the panel has room for NR of them.
-                unsafe {
-                    widen::<S, E>(w.add(n * self.cols), &mut panel[..nr * self.cols]);
-                    self.panel::<S, f32, MR, NR>(panel.as_ptr(), n, nr);
-                }
-                n += nr;
+        // Taken and put back: what runs in a closure is compiled without the instruction set.
+        let mut panel = PANEL.take();
+        panel.resize(NR * self.cols, 0.0);
+        let mut n = 0;
+        while n < self.count {
+            let nr = NR.min(self.count - n);
+            // SAFETY: rows `n .. n + nr` are below `count`; they lie one after the other, and the
+            // panel has room for NR of them.
+            unsafe {
+                widen::<S, E>(w.add(n * self.cols), &mut panel[..nr * self.cols]);
+                self.panel::<S, f32, MR, NR>(panel.as_ptr(), n, nr);
             }
-        });
+            n += nr;
+        }
+        PANEL.set(panel);
     }
 
     /// All rows of `x` with the `nr` weight rows at `w`, which give column `self.from + n` on.

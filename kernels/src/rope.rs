@@ -25,6 +25,17 @@ pub enum RopeScaling {
     },
 }
 
+/// How exactly angular speeds are held.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum RopeSpeeds {
+    /// In single precision: a checkpoint as the transformers library loads it.
+    #[default]
+    F32,
+    /// Rounded to bfloat16: a model in memory that was cast as a whole, its buffers with it, and
+    /// was trained or measured so. No checkpoint says that this happened to it.
+    Bf16,
+}
+
 /// The angular speed of each pair of a head.
 ///
 /// Speeds and angles are single precision, as in the models' reference implementation: at
@@ -36,14 +47,18 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// The table for heads of `head_dim` elements.
-    pub fn new(head_dim: usize, theta: f32, scaling: RopeScaling) -> Self {
+    pub fn new(head_dim: usize, theta: f32, scaling: RopeScaling, held: RopeSpeeds) -> Self {
         assert!(theta >= 1.0 && theta.is_finite(), "rope_theta {theta}");
         let log_theta = ln(f64::from(theta));
         let speeds = (0..head_dim / 2)
             .map(|i| {
                 let exponent = (2 * i) as f32 / head_dim as f32;
                 let speed = 1.0 / exp_f64(f64::from(exponent) * log_theta) as f32;
-                scale(speed, scaling)
+                let speed = scale(speed, scaling);
+                match held {
+                    RopeSpeeds::F32 => speed,
+                    RopeSpeeds::Bf16 => half::bf16::from_f32(speed).to_f32(),
+                }
             })
             .collect();
         Self { speeds }
@@ -90,29 +105,30 @@ fn scale(speed: f32, scaling: RopeScaling) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::RopeSpeeds::{Bf16, F32};
     use super::*;
 
     #[test]
     fn speeds_fall_geometrically() {
-        let table = RopeTable::new(64, 10_000.0, RopeScaling::None);
+        let table = RopeTable::new(64, 10_000.0, RopeScaling::None, F32);
         for (i, speed) in table.speeds.iter().enumerate() {
             let want = 10_000f64.powf(-2.0 * i as f64 / 64.0);
             assert!((f64::from(*speed) / want - 1.0).abs() < 2e-7, "{i}: {speed} {want}");
         }
-        let halved = RopeTable::new(64, 10_000.0, RopeScaling::Linear { factor: 2.0 });
+        let halved = RopeTable::new(64, 10_000.0, RopeScaling::Linear { factor: 2.0 }, F32);
         assert!(table.speeds.iter().zip(&halved.speeds).all(|(a, b)| *a == 2.0 * b));
     }
 
     #[test]
     fn llama3_scaling_keeps_fast_and_slows_slow_pairs() {
-        let plain = RopeTable::new(128, 500_000.0, RopeScaling::None).speeds;
+        let plain = RopeTable::new(128, 500_000.0, RopeScaling::None, F32).speeds;
         let scaling = RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_context: 8192,
         };
-        let scaled = RopeTable::new(128, 500_000.0, scaling).speeds;
+        let scaled = RopeTable::new(128, 500_000.0, scaling, F32).speeds;
         let mut ramp = 0;
         for (p, s) in plain.iter().zip(&scaled) {
             let wavelength = std::f32::consts::TAU / p;
@@ -129,8 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn speeds_are_rounded_where_asked() {
+        let exact = RopeTable::new(32, 1e6, RopeScaling::None, F32).speeds;
+        let rounded = RopeTable::new(32, 1e6, RopeScaling::None, Bf16).speeds;
+        assert!(rounded.iter().all(|s| s.to_bits() & 0xffff == 0));
+        assert!(exact.iter().zip(&rounded).all(|(e, r)| (e / r - 1.0).abs() < 0.004));
+    }
+
+    #[test]
     fn angles_are_position_times_speed() {
-        let table = RopeTable::new(16, 500_000.0, RopeScaling::None);
+        let table = RopeTable::new(16, 500_000.0, RopeScaling::None, F32);
         let (mut cos, mut sin) = (vec![9.0], vec![9.0]);
         table.rows([0, 1, 30_000].into_iter(), &mut cos, &mut sin);
         assert_eq!((cos.len(), sin.len()), (24, 24));

@@ -1,5 +1,6 @@
 //! One pass through a decoder for all positions of a batch.
 
+use super::CpuOptions;
 use super::pages::Pages;
 use super::weights::Weights;
 use crate::api::Batch;
@@ -48,10 +49,11 @@ struct Queries {
 impl Forward {
     pub(super) fn new(
         checkpoint: &Checkpoint,
+        options: &CpuOptions,
         cpu: Cpu,
         layout: KvLayout,
-        batch_tokens_max: usize,
     ) -> Self {
+        let batch_tokens_max = options.batch_tokens_max as usize;
         let config = checkpoint.config().clone();
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let room = |width: usize| vec![0.0; batch_tokens_max * width];
@@ -67,14 +69,9 @@ impl Forward {
             cos: Vec::with_capacity(batch_tokens_max * config.head_dim / 2),
             sin: Vec::with_capacity(batch_tokens_max * config.head_dim / 2),
         };
-        Self {
-            weights: Weights::new(checkpoint),
-            rope: RopeTable::new(config.head_dim, config.rope_theta, config.rope_scaling),
-            cpu,
-            config,
-            layout,
-            rows,
-        }
+        let (theta, scaling) = (config.rope_theta, config.rope_scaling);
+        let rope = RopeTable::new(config.head_dim, theta, scaling, options.rope_speeds);
+        Self { weights: Weights::new(checkpoint), rope, cpu, config, layout, rows }
     }
 
     pub(super) fn layout(&self) -> KvLayout {

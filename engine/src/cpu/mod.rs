@@ -15,7 +15,7 @@ use crate::api::{Batch, Engine, Item, ItemOutput, ModelSpec, StepOutput};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::sampling;
 use baton_arena::Arena;
-use baton_kernels::{Cpu, KvLayout};
+use baton_kernels::{Cpu, KvLayout, RopeSpeeds};
 use baton_proto::ids::SeqKey;
 use forward::Forward;
 use pages::Pages;
@@ -60,12 +60,12 @@ impl CpuEngine {
             eos: config.eos.clone(),
             block_tokens: options.block_tokens,
             block_bytes: layout.block_floats() * size_of::<f32>(),
-            kv_format: kv_format(layout),
+            kv_format: kv_format(layout, options.rope_speeds),
             weights_digest: checkpoint.digest(options.threads, progress),
             numerics_class: baton_kernels::numerics_class().to_owned(),
             batch_tokens_max: options.batch_tokens_max,
         };
-        let forward = Forward::new(checkpoint, cpu, layout, options.batch_tokens_max as usize);
+        let forward = Forward::new(checkpoint, options, cpu, layout);
         Ok(Self { spec, forward, logits: Vec::new() })
     }
 
@@ -132,9 +132,14 @@ impl Engine for CpuEngine {
     fn forget(&mut self, _: SeqKey) {}
 }
 
-fn kv_format(layout: KvLayout) -> String {
+fn kv_format(layout: KvLayout, rope_speeds: RopeSpeeds) -> String {
     let KvLayout { kv_heads, layers, block_tokens, head_dim } = layout;
+    let rope = match rope_speeds {
+        RopeSpeeds::F32 => "f32",
+        RopeSpeeds::Bf16 => "bf16",
+    };
     format!(
-        "f32 [kv_head {kv_heads}][layer {layers}][k|v][token {block_tokens}][head_dim {head_dim}]"
+        "f32 [kv_head {kv_heads}][layer {layers}][k|v][token {block_tokens}][head_dim {head_dim}], \
+         rope speeds {rope}"
     )
 }

@@ -1,7 +1,7 @@
 //! How a checkpoint is to be run.
 
 use crate::checkpoint::ModelConfig;
-use baton_kernels::{Isa, PART};
+use baton_kernels::{Isa, PART, RopeSpeeds};
 
 /// How a checkpoint is to be run.
 #[derive(Clone, Debug)]
@@ -19,6 +19,9 @@ pub struct CpuOptions {
     pub context_tokens: Option<u32>,
     /// The instruction set; the best there is where none is named. Does not change results.
     pub isa: Option<Isa>,
+    /// How exactly rotary speeds are held. Changes results: only for models that were trained or
+    /// measured with rounded ones.
+    pub rope_speeds: RopeSpeeds,
 }
 
 impl CpuOptions {
@@ -32,6 +35,7 @@ impl CpuOptions {
             batch_tokens_max: 512,
             context_tokens: None,
             isa: None,
+            rope_speeds: RopeSpeeds::F32,
         }
     }
 
