@@ -5,7 +5,7 @@
 //! So a query's result depends on the bytes of the positions before it and on nothing else: not
 //! on block size, chunking, other queries or threads.
 
-use crate::dots::dots;
+use crate::dots::{dots, unroll};
 use crate::isa::{Isa, Kernel};
 use crate::math;
 use crate::shared::Disjoint;
@@ -444,11 +444,11 @@ impl Queries<'_> {
         unsafe {
             let out = out.as_mut_ptr().add(d);
             let mut acc = [[S::zero(); DV]; MR];
-            for m in 0..MR {
-                for v in 0..DV {
-                    acc[m][v] = S::load(out.add(m * dim + v * LANES));
-                }
-            }
+            unroll!(M < MR {
+                unroll!(V < DV {
+                    acc[M][V] = S::load(out.add(M * dim + V * LANES));
+                });
+            });
             let mut j = range.start;
             while j < range.end {
                 let until = range.end.min((j / step + 1) * step);
@@ -457,25 +457,25 @@ impl Queries<'_> {
                 let mut value = values.as_ptr().add(j % step * dim + d);
                 for j in j..until {
                     let mut vs = [S::zero(); DV];
-                    for (v, vs) in vs.iter_mut().enumerate() {
-                        *vs = S::load(value.add(v * LANES));
-                    }
-                    for m in 0..MR {
-                        let weight = S::splat(*p.get_unchecked(m * PART + j));
-                        for v in 0..DV {
-                            acc[m][v] = S::fma(weight, vs[v], acc[m][v]);
-                        }
-                    }
+                    unroll!(V < DV {
+                        vs[V] = S::load(value.add(V * LANES));
+                    });
+                    unroll!(M < MR {
+                        let weight = S::splat(*p.get_unchecked(M * PART + j));
+                        unroll!(V < DV {
+                            acc[M][V] = S::fma(weight, vs[V], acc[M][V]);
+                        });
+                    });
                     // The last step may leave the block, hence no plain `add`.
                     value = value.wrapping_add(dim);
                 }
                 j = until;
             }
-            for m in 0..MR {
-                for v in 0..DV {
-                    S::store(out.add(m * dim + v * LANES), acc[m][v]);
-                }
-            }
+            unroll!(M < MR {
+                unroll!(V < DV {
+                    S::store(out.add(M * dim + V * LANES), acc[M][V]);
+                });
+            });
         }
         DV * LANES
     }
