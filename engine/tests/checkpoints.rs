@@ -281,7 +281,7 @@ const BAD_WEIGHTS: &[Bad] = &[
         &["`model.layers.3.self_attn.k_norm.weight`: expected BF16, F16 or F32, found I16"],
     ),
     (
-        |d| tensor(d, "model.layers.0.self_attn.q_norm.weight", |t| t.0 = "other".to_owned()),
+        |d| tensor(d, "model.layers.0.self_attn.q_norm.weight", |t| t.0.push('x')),
         &["tensor `model.layers.0.self_attn.q_norm.weight` is missing; expected shape [32]"],
     ),
     (

@@ -7,7 +7,7 @@ mod common;
 
 use baton_engine::cpu::CpuOptions;
 use baton_kernels::{Isa, RopeSpeeds};
-use common::{Case, Rig, Seen, cases, golden, model};
+use common::{Case, Rig, Seen, Sequence, cases, golden, model};
 use std::path::Path;
 
 const DRAWS: usize = 48;
@@ -100,7 +100,7 @@ fn company_changes_no_bit() {
         let mut running: Vec<_> = reference
             .iter()
             .enumerate()
-            .map(|(i, (case, _))| (rig.sequence(i as u64, &case.prompt), Seen::new()))
+            .map(|(i, (case, _))| (Sequence::new(i as u64, &case.prompt), Seen::new()))
             .collect();
         while running.iter().any(|(_, seen)| seen.ids.len() < DRAWS) {
             let mut work: Vec<_> = running

@@ -266,13 +266,11 @@ fn eos(fields: &Fields<'_>, vocab: usize) -> Result<Vec<TokenId>, CheckpointErro
     let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     let mut eos = Vec::with_capacity(values.len().min(vocab));
     for value in values {
-        match value.as_u64().filter(|id| *id < vocab as u64) {
-            Some(id) => eos.push(id as TokenId),
-            None => {
-                let expected = format!("token ids below vocab_size = {vocab}");
-                return Err(fields.wrong("eos_token_id", &expected, brief(value)));
-            }
-        }
+        let Some(id) = value.as_u64().filter(|id| *id < vocab as u64) else {
+            let expected = format!("token ids below vocab_size = {vocab}");
+            return Err(fields.wrong("eos_token_id", &expected, brief(value)));
+        };
+        eos.push(id as TokenId);
     }
     eos.sort_unstable();
     eos.dedup();

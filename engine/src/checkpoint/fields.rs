@@ -78,13 +78,11 @@ impl<'a> Fields<'a> {
         range: std::ops::RangeInclusive<u64>,
     ) -> Result<Option<usize>, CheckpointError> {
         let Some(value) = self.get(field) else { return Ok(None) };
-        match value.as_u64().filter(|n| range.contains(n)) {
-            Some(n) => Ok(Some(n as usize)),
-            None => {
-                let expected = format!("a whole number in {}..={}", range.start(), range.end());
-                Err(self.wrong(field, &expected, brief(value)))
-            }
+        if let Some(n) = value.as_u64().filter(|n| range.contains(n)) {
+            return Ok(Some(n as usize));
         }
+        let expected = format!("a whole number in {}..={}", range.start(), range.end());
+        Err(self.wrong(field, &expected, brief(value)))
     }
 
     /// A whole number in a range that has to be there.

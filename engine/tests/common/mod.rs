@@ -6,7 +6,7 @@ use baton_arena::{Arena, ArenaOptions};
 use baton_engine::api::{Batch, Drawn, Engine, Item, Sample};
 use baton_engine::checkpoint::Checkpoint;
 use baton_engine::cpu::{CpuEngine, CpuOptions};
-use baton_kv::lease::Draft;
+use baton_kv::lease::{Draft, WriteLease};
 use baton_kv::pool::{Pool, PoolConfig};
 use baton_proto::ids::{SeqKey, SlotId, TokenId};
 use baton_proto::ir::Sampling;
@@ -70,11 +70,6 @@ impl Rig {
         Self { engine, arena, pool }
     }
 
-    pub(crate) fn sequence(&mut self, key: u64, tokens: &[TokenId]) -> Sequence {
-        let (key, tokens) = (SeqKey(key), tokens.to_vec());
-        Sequence { key, tokens, computed: 0, blocks: Vec::new() }
-    }
-
     /// One step: `count` further positions of each sequence. A draw follows where all known
     /// tokens are then computed; drawn tokens are appended.
     pub(crate) fn step(&mut self, work: &mut [(&mut Sequence, usize)]) -> Vec<Option<Drawn>> {
@@ -116,7 +111,7 @@ impl Rig {
         let mut drawn = Vec::new();
         for (item, (sequence, count)) in output.items.into_iter().zip(work.iter_mut()) {
             assert_eq!(item.seq, sequence.key);
-            sequence.blocks.extend(item.drafts.into_iter().map(|lease| lease.settle()));
+            sequence.blocks.extend(item.drafts.into_iter().map(WriteLease::settle));
             sequence.computed += *count;
             sequence.tokens.extend(item.drawn.as_ref().map(|d| d.token));
             drawn.push(item.drawn);
@@ -127,10 +122,9 @@ impl Rig {
     /// Runs one sequence alone: the prompt in chunks of `chunk`, then `draws` tokens.
     pub(crate) fn alone(&mut self, prompt: &[TokenId], chunk: usize, draws: usize) -> Seen {
         let mut seen = Seen::new();
-        let mut sequence = self.sequence(1, prompt);
+        let mut sequence = Sequence::new(1, prompt);
         while seen.ids.len() < draws {
             let count = chunk.min(sequence.left());
-            seen.ids.reserve(1);
             if let Some(drawn) = self.step(&mut [(&mut sequence, count)]).remove(0) {
                 seen.push(drawn);
             }
@@ -140,6 +134,11 @@ impl Rig {
 }
 
 impl Sequence {
+    pub(crate) fn new(key: u64, tokens: &[TokenId]) -> Self {
+        let (key, tokens) = (SeqKey(key), tokens.to_vec());
+        Self { key, tokens, computed: 0, blocks: Vec::new() }
+    }
+
     /// Known tokens that are not computed yet.
     pub(crate) fn left(&self) -> usize {
         self.tokens.len() - self.computed
