@@ -1,3 +1,5 @@
+//! An outcome whose lease was taken out of it cannot give the slot back as well.
+
 use baton_transfer::Settled;
 
 fn take_twice(settled: Settled) {

@@ -1,3 +1,5 @@
+//! A slot that a transport may still write is not given back by whoever lent it.
+
 use baton_kv::lease::WriteLease;
 use baton_proto::block::BlockDescriptor;
 use baton_transfer::{Peer, Pull, Transport};

@@ -1,3 +1,5 @@
+//! A pull is settled once: each lease comes back once.
+
 use baton_transfer::InFlight;
 
 async fn twice(flight: InFlight) {
