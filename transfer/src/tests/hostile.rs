@@ -121,6 +121,54 @@ async fn an_answer_that_stops_half_way_is_an_error() {
     assert_eq!(error, TransferError::Deadline);
 }
 
+/// Answers requests on two connections, one after the other: on the first by `first`, on the
+/// second by a refusal. Two pulls follow each other; what became of them.
+async fn two_pulls(first: Vec<Vec<u8>>) -> [TransferError; 2] {
+    let block = some_block().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = Some(listener.local_addr().unwrap());
+    // Not joined: whoever never comes for the second connection has failed the test already.
+    std::thread::spawn(move || {
+        for answers in [first, vec![head(0, Err(Refused::Content))]] {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.read_exact(&mut [0; Hello::BYTES]).unwrap();
+            socket.write_all(&welcome()).unwrap();
+            for answer in answers {
+                // A puller that has left asks nothing more.
+                if socket.read_exact(&mut [0; Fetch::BYTES]).is_ok() {
+                    socket.write_all(&answer).unwrap();
+                }
+            }
+            // Leaves only when asked once more, or when the puller has left.
+            let _ = socket.read_exact(&mut [0; Fetch::BYTES]);
+        }
+    });
+    let endpoints = Endpoints { tcp, ..Endpoints::default() };
+    let peer = Peer { worker: OWNER, incarnation: Incarnation(1), endpoints };
+    let puller = Puller::new(TransportKind::Tcp, Guards::default());
+    let one = puller.pull_one(&peer, &block).await.unwrap_err();
+    let two = puller.pull_one(&peer, &block).await.unwrap_err();
+    puller.finish().await;
+    [one, two]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_went_wrong_is_not_used_again() {
+    // The second answer is for whoever asks again on the first connection.
+    let answers = vec![head(7, Err(Refused::Lease)), head(0, Err(Refused::Lease))];
+    let [one, two] = two_pulls(answers).await;
+    assert!(matches!(one, TransferError::Protocol { .. }), "{one}");
+    assert_eq!(two, TransferError::Refused(Refused::Content));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_that_ends_without_a_word_is_replaced() {
+    // It answers the first pull and hangs up on the second, which then takes another connection.
+    let [one, two] = two_pulls(vec![head(0, Err(Refused::Lease))]).await;
+    assert_eq!(one, TransferError::Refused(Refused::Lease));
+    assert_eq!(two, TransferError::Refused(Refused::Content));
+}
+
 /// What an owner may hand out in place of its arena.
 async fn attach_to(fds: &[BorrowedFd<'_>]) -> TransferError {
     let block = some_block().await;

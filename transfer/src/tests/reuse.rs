@@ -2,20 +2,30 @@
 
 use super::suite::on_all;
 use super::*;
+use crate::guards::Guard;
 use crate::wire::{BlockHead, Fetch, Hello, Welcome};
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
 
 on_all! {
     pulls_against_a_busy_pool_get_the_right_bytes_or_none
+    the_order_of_payload_and_record_is_enough_without_the_checksum
+}
+
+async fn pulls_against_a_busy_pool_get_the_right_bytes_or_none(kind: TransportKind) {
+    against_a_busy_pool(kind, Guards::default()).await;
+}
+
+async fn the_order_of_payload_and_record_is_enough_without_the_checksum(kind: TransportKind) {
+    against_a_busy_pool(kind, Guards::without(Guard::Crc)).await;
 }
 
 /// The owner evicts and rewrites as fast as it can; descriptors go stale on their way.
-async fn pulls_against_a_busy_pool_get_the_right_bytes_or_none(kind: TransportKind) {
+async fn against_a_busy_pool(kind: TransportKind, guards: Guards) {
     let mut place = Place::new(kind);
-    let store = Store::new(3, SLOT_BYTES);
-    let owner = Arc::new(Owner::start(&mut place, store, 1, Guards::default()).await);
-    let puller = Puller::new(kind, Guards::default());
+    let store = Store::new(1, SLOT_BYTES);
+    let owner = Arc::new(Owner::start(&mut place, store, 1, guards).await);
+    let puller = Puller::new(kind, guards);
     let announced = Arc::new(Mutex::new(owner.publish(1, 100_000)));
     let stop = Arc::new(AtomicBool::new(false));
     let churn = {
@@ -27,7 +37,10 @@ async fn pulls_against_a_busy_pool_get_the_right_bytes_or_none(kind: TransportKi
                 tag += 1;
                 let before = *announced.lock().unwrap();
                 owner.release(&before);
-                // While a sender still pins a block, its slot is none of those handed out.
+                // While a sender still pins the block, its slot is not handed out.
+                while owner.store.counts().pinned > 0 {
+                    std::thread::yield_now();
+                }
                 *announced.lock().unwrap() = owner.publish(tag, 100_000);
             }
         })
