@@ -29,6 +29,12 @@ impl Metrics {
             samples.push(&[("role", "decode")], decode as f64);
             samples.push(&[("role", "prefill")], prefill as f64);
         });
+        let index = cluster.clone();
+        registry.sample("index_blocks", "Blocks known by worker", Kind::Gauge, move |samples| {
+            for (worker, blocks) in index.known_blocks() {
+                samples.push(&[("worker", &worker)], blocks as f64);
+            }
+        });
         let wait = |name, help| registry.histogram(name, help, &WAIT_SECONDS);
         Self {
             requests: registry.register(

@@ -27,11 +27,8 @@ fn chain(prompt: &[u32]) -> Vec<SequenceHash> {
 }
 
 fn batch(first_seq: u64, kind: Kind, hashes: &[SequenceHash]) -> WatchBatch {
-    let event = |hash: &SequenceHash| BlockEvent {
-        kind: kind as i32,
-        hash: hash.0.to_vec(),
-        group: 0,
-    };
+    let event =
+        |hash: &SequenceHash| BlockEvent { kind: kind as i32, hash: hash.0.to_vec(), group: 0 };
     let events = hashes.iter().map(event).collect();
     WatchBatch { incarnation: 77, first_seq, snapshot: false, events, load: None }
 }
@@ -63,14 +60,14 @@ async fn turns_follow_their_blocks_and_forget_removed_ones() {
     within(two.watched()).await;
 
     two.publish(batch(1, Kind::Published, &chain)).await;
-    house.settled(&two).await;
+    house.knows("d2", chain.len()).await;
     for _ in 0..10 {
         assert_eq!(winner(&house, &one, &two).await, two.id());
     }
     two.publish(batch(6, Kind::Removed, &chain)).await;
     one.publish(batch(1, Kind::Published, &chain[..1])).await;
-    house.settled(&two).await;
-    house.settled(&one).await;
+    house.knows("d2", 0).await;
+    house.knows("d1", 1).await;
     for _ in 0..10 {
         assert_eq!(winner(&house, &one, &two).await, one.id());
     }
@@ -104,10 +101,8 @@ async fn prefill_workers_are_named_where_enough_is_missing() {
     let prompt = prompt();
     for (tokens, named) in [(prompt.len(), 1), (prompt.len() - 1, 0)] {
         let body = body(&prompt[..tokens]);
-        let (answer, submit) = tokio::join!(
-            house.post("/v1/completions", &body),
-            decode.play(&[4], Reason::Length)
-        );
+        let (answer, submit) =
+            tokio::join!(house.post("/v1/completions", &body), decode.play(&[4], Reason::Length));
         assert_eq!((answer.status.as_u16(), submit.prefill.len()), (200, named));
         if let Some(address) = submit.prefill.first() {
             let expected = (prefill.id(), 77, prefill.uri());

@@ -248,6 +248,15 @@ impl Cluster {
         state.members.values().map(|member| (member.name.clone(), member.uri.clone())).collect()
     }
 
+    /// The name of each worker, and how many of its blocks are known.
+    pub(crate) fn known_blocks(&self) -> Vec<(String, usize)> {
+        let state = self.lock();
+        let known = |(worker, member): (&WorkerId, &Member)| {
+            (member.name.clone(), state.index.blocks_of(*worker))
+        };
+        state.members.iter().map(known).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -59,6 +59,16 @@ impl House {
         Answer { status: head.status, headers: head.headers, body }
     }
 
+    /// Waits until the router knows of so many blocks of a worker.
+    pub async fn knows(&self, worker: &str, blocks: usize) {
+        let line = format!("baton_index_blocks{{worker=\"{worker}\"}} {blocks}");
+        let told = async || {
+            let metrics = self.get("/metrics").await.body;
+            metrics.as_str().unwrap().lines().any(|found| found == line)
+        };
+        within(async { while !told().await {} }).await;
+    }
+
     /// Begins a stream; returns when its head is there.
     pub async fn stream(&self, path: &str, body: &Value) -> Events {
         let client = client();
