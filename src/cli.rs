@@ -65,6 +65,12 @@ pub(crate) struct UpArgs {
     /// Missing blocks from which on a prompt is prefilled remotely: 0 always, "inf" never
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) disaggregate_min_blocks: String,
+    /// Threads that compute, per worker [default: the cores shared out]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Prompt tokens of one request computed in one step of a prefill worker
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) chunk_tokens: u32,
     /// Routers, each with a port of its own after the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), hide = true)]
     pub(crate) routers: u16,

@@ -98,11 +98,17 @@ impl Runtime {
     }
 
     /// Writes a worker's file.
-    pub(super) fn write_worker(&self, args: &UpArgs, name: &str) -> Result<PathBuf, Failure> {
+    pub(super) fn write_worker(
+        &self,
+        args: &UpArgs,
+        role: Role,
+        name: &str,
+    ) -> Result<PathBuf, Failure> {
         let mut text = String::new();
         let (engine, prefer) = (engine_name(args.engine), transport_name(args.transport));
         let dir = self.model.as_deref().map_or_else(String::new, quoted);
-        let threads = threads_per_worker(usize::from(args.prefill) + usize::from(args.decode));
+        let workers = usize::from(args.prefill) + usize::from(args.decode);
+        let threads = args.threads.unwrap_or_else(|| threads_per_worker(workers));
         let mut line = |args: std::fmt::Arguments<'_>| {
             writeln!(text, "{args}").expect("a String takes all writes");
         };
@@ -121,6 +127,9 @@ impl Runtime {
         }
         line(format_args!("[kv]\nmemory = {:?}", args.kv_memory));
         line(format_args!("[transfer]\nprefer = \"{prefer}\"\nshm_dir = {}", quoted(&self.dir)));
+        if role == Role::Prefill {
+            line(format_args!("[limits]\nchunk_tokens = {}", args.chunk_tokens));
+        }
         line(format_args!("[log]\nfilter = \"warn\""));
         self.write(name, &text)
     }

@@ -77,7 +77,7 @@ impl Cluster {
         let workers = files::worker_names(args);
         let mut progress = Progress::new(workers.len());
         for (role, name) in &workers {
-            let config = files.write_worker(args, name)?;
+            let config = files.write_worker(args, *role, name)?;
             self.children.push(Child::start(*role, name, &config, said)?);
         }
         let uris = self.await_ready(workers.len(), heard, &mut progress).await?;
