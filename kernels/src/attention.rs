@@ -438,6 +438,7 @@ impl Queries<'_> {
         p: &[f32],
         out: &mut [f32],
     ) -> usize {
+        const { assert!(MR <= 4 && DV <= 4, "`unroll` goes no further") };
         let (dim, step) = (self.layout.head_dim, self.layout.block_tokens);
         // SAFETY: `out` has MR rows of `dim`, and the columns are within; `p` has MR rows of
         // PART, and the range is within; a block's values are `step` rows of `dim`.

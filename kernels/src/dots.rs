@@ -2,11 +2,11 @@
 
 use crate::simd::{Element, LANES, Simd};
 
-/// Repeats a block with a constant index below `$n` (at most 6), so that the elements of a tile's
+/// Repeats a block with a constant index below `$n` (at most 4), so that the elements of a tile's
 /// array are registers: a loop that the compiler leaves as a loop keeps them in memory.
 macro_rules! unroll {
     ($i:ident < $n:ident $body:block) => {
-        unroll!(@ 0 1 2 3 4 5, $i < $n $body)
+        unroll!(@ 0 1 2 3, $i < $n $body)
     };
     (@ $($at:literal)*, $i:ident < $n:ident $body:block) => {
         $({
@@ -31,6 +31,7 @@ pub(crate) unsafe fn dots<S: Simd, E: Element, const MR: usize, const NR: usize>
     w_stride: usize,
     k: usize,
 ) -> [[f32; NR]; MR] {
+    const { assert!(MR <= 4 && NR <= 4, "`unroll` goes no further") };
     // SAFETY: offsets stay below `k` in rows that the caller vouches for; the padded copies are
     // LANES long.
     unsafe {

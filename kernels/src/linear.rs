@@ -119,9 +119,9 @@ impl Columns<'_> {
         // SAFETY: the caller's promise, passed on with the tile that suits the registers.
         unsafe {
             if self.rows <= DIRECT_ROWS {
-                if S::WIDE { self.direct::<S, E, 4, 6>(w) } else { self.direct::<S, E, 2, 3>(w) }
+                if S::WIDE { self.direct::<S, E, 4, 4>(w) } else { self.direct::<S, E, 2, 3>(w) }
             } else if S::WIDE {
-                self.widened::<S, E, 4, 6>(w);
+                self.widened::<S, E, 4, 4>(w);
             } else {
                 self.widened::<S, E, 3, 2>(w);
             }
