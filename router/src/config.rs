@@ -5,7 +5,8 @@ use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
 use http::Uri;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where and how clients connect: HTTP and gRPC on one port.
+    #[serde(deserialize_with = "serve_section")]
     pub serve: ServeConfig,
     /// What is logged and how.
     pub log: LogConfig,
@@ -136,11 +138,7 @@ pub struct Peer {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            serve: ServeConfig {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
-                body_bytes_max: Threshold::At(ByteSize::mib(32)),
-                ..ServeConfig::default()
-            },
+            serve: serve_default(),
             log: LogConfig::default(),
             drain_grace: Span::secs(30),
             model: ModelConfig::default(),
@@ -191,6 +189,24 @@ impl Default for Timeouts {
             probe_answer: Span::secs(5),
         }
     }
+}
+
+/// For harnesses, which send long histories and keep many streams open.
+fn serve_default() -> ServeConfig {
+    ServeConfig {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+        body_bytes_max: Threshold::At(ByteSize::mib(32)),
+        connections_max: 8192,
+        ..ServeConfig::default()
+    }
+}
+
+/// What the section does not say is the router's default, not that of other daemons.
+fn serve_section<'de, D: Deserializer<'de>>(section: D) -> Result<ServeConfig, D::Error> {
+    let said = toml::Table::deserialize(section)?;
+    let mut whole = toml::Table::try_from(serve_default()).map_err(D::Error::custom)?;
+    whole.extend(said);
+    ServeConfig::deserialize(whole).map_err(|error| D::Error::custom(error.message()))
 }
 
 /// Reads and checks a configuration; without a file, what nobody said is the default.
@@ -253,5 +269,60 @@ impl ModelConfig {
     pub fn answers_to(&self, name: &str) -> bool {
         name == self.display_name()
             || self.aliases.iter().any(|alias| alias == name || alias == "*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[model]\nsynthetic_vocab = 100\n[[decode]]\nuri = \"http://h:1\"\n";
+
+    fn read(text: &str) -> Result<Config, String> {
+        let path = Path::new("router.toml");
+        let layered = baton_node::config::parse(path, text).map_err(|error| error.to_string())?;
+        check(&layered).map_err(|error| error.to_string())?;
+        Ok(layered.into_value())
+    }
+
+    #[test]
+    fn a_section_that_says_something_keeps_the_other_defaults() {
+        let config = read(&format!("{MINIMAL}[serve]\nidle_timeout = \"5 s\"\n")).expect("valid");
+        let serve = ServeConfig { idle_timeout: Span::secs(5), ..serve_default() };
+        assert_eq!(config.serve, serve);
+        assert_eq!(read(MINIMAL).expect("valid").serve, serve_default());
+    }
+
+    #[test]
+    fn the_effective_values_can_be_read_back() {
+        let config = read(MINIMAL).expect("valid");
+        let text = toml::to_string(&config).expect("text");
+        assert_eq!(read(&text), Ok(config));
+    }
+
+    #[test]
+    fn thresholds_force_either_path() {
+        for (text, threshold) in [("0", Threshold::At(0)), ("\"inf\"", Threshold::Never)] {
+            let text = format!("{MINIMAL}[placement]\ndisaggregate_min_blocks = {text}\n");
+            let config = read(&text).expect("valid");
+            assert_eq!(config.placement.disaggregate_min_blocks, threshold);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_key_named() {
+        for (text, word) in [
+            ("[model]\nsynthetic_vocab = 100\n", "decode"),
+            ("[[decode]]\nuri = \"http://h:1\"\n", "model.dir"),
+            (&format!("{MINIMAL}[[prefill]]\nuri = \"h:1\"\n"), "prefill[0].uri"),
+            (&format!("{MINIMAL}[[prefill]]\nuri = \"http://h:1\"\n"), "decode[0].uri"),
+            (&format!("{MINIMAL}[limits]\nrequests_max = 0\n"), "limits.requests_max"),
+            (&format!("{MINIMAL}[limits]\nrequest_max = 1\n"), "request_max"),
+            (&format!("{MINIMAL}[serve]\nlisten_on = 1\n"), "listen_on"),
+            (&format!("{MINIMAL}[timeouts]\nrequest = 5\n"), "timeouts.request"),
+        ] {
+            let error = read(text).expect_err("refused");
+            assert!(error.contains(word), "{word} is not in: {error}");
+        }
     }
 }

@@ -70,7 +70,6 @@ pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), F
 }
 
 /// A router that answers.
-
 pub struct Router {
     local: SocketAddr,
     health: Health,

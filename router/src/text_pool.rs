@@ -84,7 +84,7 @@ mod tests {
         let tasks = Tasks::new(&Drain::new(Duration::from_secs(1)), 8);
         let pool = TextPool::start(&tasks, 1, 1).expect("a thread");
         let (begun, begins) = oneshot::channel();
-        let (release, released) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::sync_channel(1);
         let mut running = Box::pin(pool.run(move || {
             let _ = begun.send(());
             released.recv().map_err(|_| TurnError::Draining)

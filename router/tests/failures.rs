@@ -185,6 +185,7 @@ async fn more_tokens_than_were_asked_for_end_the_request_not_the_router() {
     let play = async {
         let submit = worker.submitted().await;
         worker.say(&submit, 0, [admitted(), first_tokens(&vec![4; 5000])]).await;
+        assert_eq!(worker.cancelled().await.request_id, submit.request_id);
     };
     let (answer, ()) = tokio::join!(house.post("/v1/completions", &body()), play);
     expect_error(&answer, 500, "internal_error");

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 /// Five whole blocks and one token.
 fn prompt() -> Vec<u32> {
-    (0..5 * BLOCK_TOKENS + 1).collect()
+    (0..=5 * BLOCK_TOKENS).collect()
 }
 
 fn chain(prompt: &[u32]) -> Vec<SequenceHash> {

@@ -35,3 +35,6 @@ impl Dialect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

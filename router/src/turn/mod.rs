@@ -160,8 +160,10 @@ impl Turn {
 
     /// Moves the turn to another worker if nothing of its answer has been seen yet.
     fn recover(&mut self, failure: Failure) -> Result<(), TurnError> {
-        // The worker has said its last word; there is nothing to cancel there.
-        self.route.complete();
+        if failure != Failure::Overrun {
+            // The worker has said its last word; there is nothing to cancel there.
+            self.route.complete();
+        }
         if self.started {
             return Err(self.mid_stream(failure));
         }

@@ -130,7 +130,9 @@ impl FakeWorker {
     pub async fn submitted(&self) -> Submit {
         match self.heard().await {
             router_frame::Frame::Submit(submit) => submit,
-            other => panic!("{}: expected a request, heard {other:?}", self.name),
+            router_frame::Frame::Cancel(cancel) => {
+                panic!("{}: expected a request, heard {cancel:?}", self.name)
+            }
         }
     }
 
@@ -138,7 +140,9 @@ impl FakeWorker {
     pub async fn cancelled(&self) -> Cancel {
         match self.heard().await {
             router_frame::Frame::Cancel(cancel) => cancel,
-            other => panic!("{}: expected a cancellation, heard {other:?}", self.name),
+            router_frame::Frame::Submit(submit) => {
+                panic!("{}: expected a cancellation, heard {submit:?}", self.name)
+            }
         }
     }
 
