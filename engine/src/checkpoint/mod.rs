@@ -9,6 +9,7 @@ mod config;
 mod digest;
 mod error;
 mod fields;
+pub(crate) mod quirks;
 mod tensors;
 
 pub use config::{Architecture, ModelConfig};

@@ -1,12 +1,11 @@
 //! One pass through a decoder for all positions of a batch.
 
-use super::CpuOptions;
 use super::pages::Pages;
 use super::weights::Weights;
 use crate::api::Batch;
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::models::Layer;
-use baton_kernels::{Attention, Cpu, KvLayout, Projection, Rope, RopeTable, Segment};
+use baton_kernels::{Attention, Cpu, KvLayout, Projection, Rope, RopeSpeeds, RopeTable, Segment};
 use std::ops::Range;
 
 /// The model, its operators, and room for a batch's activations.
@@ -49,11 +48,12 @@ struct Queries {
 impl Forward {
     pub(super) fn new(
         checkpoint: &Checkpoint,
-        options: &CpuOptions,
+        batch_tokens_max: u32,
+        rope_speeds: RopeSpeeds,
         cpu: Cpu,
         layout: KvLayout,
     ) -> Self {
-        let batch_tokens_max = options.batch_tokens_max as usize;
+        let batch_tokens_max = batch_tokens_max as usize;
         let config = checkpoint.config().clone();
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let room = |width: usize| vec![0.0; batch_tokens_max * width];
@@ -70,7 +70,7 @@ impl Forward {
             sin: Vec::with_capacity(batch_tokens_max * config.head_dim / 2),
         };
         let (theta, scaling) = (config.rope_theta, config.rope_scaling);
-        let rope = RopeTable::new(config.head_dim, theta, scaling, options.rope_speeds);
+        let rope = RopeTable::new(config.head_dim, theta, scaling, rope_speeds);
         Self { weights: Weights::new(checkpoint), rope, cpu, config, layout, rows }
     }
 

@@ -12,7 +12,7 @@ mod weights;
 pub use options::{CpuOptions, LoadError};
 
 use crate::api::{Batch, Engine, Item, ItemOutput, ModelSpec, StepOutput};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, Progress, quirks};
 use crate::sampling;
 use baton_arena::Arena;
 use baton_kernels::{Cpu, KvLayout, RopeSpeeds};
@@ -53,6 +53,9 @@ impl CpuEngine {
             None => Cpu::new(options.threads),
         };
         let cpu = cpu.map_err(|source| LoadError::Threads { count: options.threads, source })?;
+        let weights_digest = checkpoint.digest(options.threads, progress);
+        let rope_speeds =
+            options.rope_speeds.unwrap_or_else(|| quirks::rope_speeds(&weights_digest));
         let spec = ModelSpec {
             name: options.name.clone().unwrap_or_else(|| checkpoint.name()),
             vocab_size: config.vocab as u32,
@@ -60,12 +63,12 @@ impl CpuEngine {
             eos: config.eos.clone(),
             block_tokens: options.block_tokens,
             block_bytes: layout.block_floats() * size_of::<f32>(),
-            kv_format: kv_format(layout, options.rope_speeds),
-            weights_digest: checkpoint.digest(options.threads, progress),
+            kv_format: kv_format(layout, rope_speeds),
+            weights_digest,
             numerics_class: baton_kernels::numerics_class().to_owned(),
             batch_tokens_max: options.batch_tokens_max,
         };
-        let forward = Forward::new(checkpoint, options, cpu, layout);
+        let forward = Forward::new(checkpoint, options.batch_tokens_max, rope_speeds, cpu, layout);
         Ok(Self { spec, forward, logits: Vec::new() })
     }
 

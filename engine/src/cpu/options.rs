@@ -19,9 +19,9 @@ pub struct CpuOptions {
     pub context_tokens: Option<u32>,
     /// The instruction set; the best there is where none is named. Does not change results.
     pub isa: Option<Isa>,
-    /// How exactly rotary speeds are held. Changes results: only for models that were trained or
-    /// measured with rounded ones.
-    pub rope_speeds: RopeSpeeds,
+    /// How exactly rotary speeds are held. Changes results. Where nothing is said, single
+    /// precision, but for the few checkpoints that are known to have been measured otherwise.
+    pub rope_speeds: Option<RopeSpeeds>,
 }
 
 impl CpuOptions {
@@ -35,7 +35,7 @@ impl CpuOptions {
             batch_tokens_max: 512,
             context_tokens: None,
             isa: None,
-            rope_speeds: RopeSpeeds::F32,
+            rope_speeds: None,
         }
     }
 
