@@ -30,6 +30,7 @@ const TENANT_HEADER: &str = "x-baton-tenant";
 
 /// Everything a client can ask for over HTTP.
 pub(crate) fn routes(service: Arc<Service>) -> Router {
+    models::note_start();
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))

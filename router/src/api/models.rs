@@ -11,6 +11,11 @@ use std::sync::{Arc, LazyLock};
 /// When this router began to serve its model, in seconds since 1970.
 static CREATED: LazyLock<u64> = LazyLock::new(|| unix_time().as_secs());
 
+/// From now on the model counts as served.
+pub(super) fn note_start() {
+    LazyLock::force(&CREATED);
+}
+
 /// The one model, under all its names.
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Value> {
     let config = &service.config().model;
