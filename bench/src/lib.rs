@@ -3,5 +3,6 @@
 
 mod args;
 pub mod client;
+pub mod sim;
 
 pub use args::{BenchArgs, main};

@@ -168,6 +168,16 @@ impl DecodeSchedule {
         }
     }
 
+    /// Blocks that turns have claimed; none where nothing is under way.
+    pub fn claimed(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// Blocks promised to admitted turns; none where nothing is under way.
+    pub fn promised(&self) -> usize {
+        self.credit_used
+    }
+
     fn slots(&self) -> usize {
         self.blocks.arena().slots() as usize
     }

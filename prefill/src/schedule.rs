@@ -188,6 +188,16 @@ impl PrefillSchedule {
         }
     }
 
+    /// Blocks that jobs have claimed; none where nothing is under way.
+    pub fn claimed(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// Blocks promised to begun jobs; none where nothing is under way.
+    pub fn promised(&self) -> usize {
+        self.reserved_blocks
+    }
+
     fn accept(&mut self, id: JobId, request: JobRequest, now: Duration, actions: &mut Vec<Action>) {
         let slots = self.blocks.arena().slots() as usize;
         let goal = request.goal();
