@@ -114,6 +114,7 @@ impl DecodeSchedule {
                 };
                 self.forgotten.push(sequence.key());
                 *phase = Phase::Preempted(sequence.tokens().to_vec());
+                self.credit_used -= std::mem::take(&mut turn.choices[choice].credit);
                 return true;
             }
         }

@@ -3,7 +3,7 @@
 use crate::turn::{Candidate, Report, RouterId, TurnId, TurnRequest};
 use baton_engine::api::Drawn;
 use baton_proto::block::BlockDescriptor;
-use baton_proto::ids::{RequestId, TokenId};
+use baton_proto::ids::{RequestId, TokenId, WorkerId};
 use baton_proto::ir::FinishReason;
 use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::sequence::ChainKey;
@@ -23,10 +23,10 @@ pub enum Event {
     RouterGone(RouterId),
     /// A prefill worker announces blocks.
     Announced(TurnId, Vec<BlockDescriptor>),
-    /// A prefill worker has announced everything; prompt tokens that it found in its cache.
-    PrefillDone(TurnId, u32),
-    /// A prefill call has failed or broken off.
-    PrefillFailed(TurnId),
+    /// This prefill worker has announced everything; prompt tokens that it found in its cache.
+    PrefillDone(TurnId, WorkerId, u32),
+    /// The call of this prefill worker has failed or broken off.
+    PrefillFailed(TurnId, WorkerId),
     /// Pulls have ended.
     Settled(TurnId, Vec<Settled>),
 }

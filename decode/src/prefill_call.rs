@@ -30,7 +30,7 @@ impl PrefillCaller {
             Err(problem) => {
                 tracing::warn!(%worker, %uri, %problem, "a prefill call failed; the turn is planned anew");
                 // Nobody listens only at the end of the daemon.
-                let _ = events.send_async(Event::PrefillFailed(turn)).await;
+                let _ = events.send_async(Event::PrefillFailed(turn, worker)).await;
             }
         }
     }
@@ -43,7 +43,7 @@ impl PrefillCaller {
     ) -> Result<std::convert::Infallible, tonic::Status> {
         let channel: PeerChannel = self.peers.channel(&call.candidate.uri)?;
         let mut client = PrefillClient::new(channel);
-        let expected = call.candidate.peer.incarnation;
+        let (worker, expected) = (call.candidate.peer.worker, call.candidate.peer.incarnation);
         let mut stream = client.compute(self.request(call)).await?.into_inner();
         let mut complete = false;
         loop {
@@ -63,7 +63,7 @@ impl PrefillCaller {
             }
             if let Some(done) = event.done {
                 complete = true;
-                let done = Event::PrefillDone(turn, done.cached_tokens);
+                let done = Event::PrefillDone(turn, worker, done.cached_tokens);
                 events.send_async(done).await.map_err(gone)?;
             }
         }

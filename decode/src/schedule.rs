@@ -8,8 +8,9 @@
 use crate::event::{Action, Event, Failure, News, PrefillCall, Update};
 use crate::turn::{Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
 use baton_engine::api::{Batch, StepOutput};
+use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, SeqKey};
-use baton_transfer::Settled;
+use baton_transfer::{Peer, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{Fill, FillLimits, Next};
@@ -79,22 +80,22 @@ impl Schedule for DecodeSchedule {
             Event::Lag(router, false) => drop(self.lagging.remove(&router)),
             Event::RouterGone(router) => self.router_gone(router, actions),
             Event::Announced(id, blocks) => {
-                if let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.remote.is_some()) {
-                    turn.last_announced = Some(now);
-                    if let Some(fill) = turn.lead() {
-                        fill.offer(&blocks);
-                    }
-                }
+                self.announced(id, &blocks, now);
             }
-            Event::PrefillDone(id, cached_tokens) => {
+            Event::PrefillDone(id, from, cached_tokens) => {
                 if let Some(turn) = self.turns.get_mut(&id)
                     && let Some(remote) = &mut turn.remote
+                    && remote.candidate.peer.worker == from
                 {
                     remote.done = true;
                     turn.report.cached_tokens += cached_tokens;
                 }
             }
-            Event::PrefillFailed(id) => self.replan(id, now, actions),
+            Event::PrefillFailed(id, from) => {
+                if self.asks(id, |peer| peer.worker == from) {
+                    self.replan(id, now, actions);
+                }
+            }
             Event::Settled(id, results) => self.settled(id, results, now, actions),
         }
         self.pump(now, actions);
@@ -209,8 +210,7 @@ impl DecodeSchedule {
         // What exceeds the pool cannot be drawn: alone on this worker, a turn always fits.
         let room = slots as u32 * request.chain_key.block_tokens - request.tokens.len() as u32;
         request.stop.max_tokens = request.stop.max_tokens.min(room);
-        let credit = request.credit_blocks().min(slots);
-        self.turns.insert(id, Turn::new(request, credit, now));
+        self.turns.insert(id, Turn::new(request, slots, now));
     }
 
     fn cancel(
@@ -242,16 +242,23 @@ impl DecodeSchedule {
         }
     }
 
-    /// Begins what has credit, and moves on whatever can be moved on without computing.
+    /// Begins and continues what there is credit for, and moves on whatever can be moved on
+    /// without computing. What is new and what was preempted wait in one line.
     fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for id in self.order(now, |turn| turn.admitted.is_none()) {
-            if self.credit_used + self.turns[&id].credit > self.slots() {
+        for id in self.order(now, |turn| turn.admitted.is_none() || turn.is_preempted()) {
+            let turn = &self.turns[&id];
+            if turn.admitted.is_some() {
+                if !self.resume_preempted(id) {
+                    break;
+                }
+                continue;
+            }
+            if self.credit_used + turn.credit() > self.slots() {
                 break;
             }
             self.admit(id, now, actions);
         }
         for id in self.order(now, |turn| turn.admitted.is_some()) {
-            self.resume_preempted(id);
             self.progress(id, now, actions);
         }
     }
@@ -259,7 +266,7 @@ impl DecodeSchedule {
     fn admit(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
         let key = self.mint_seq();
         let turn = self.turns.get_mut(&id).expect("listed turns exist");
-        self.credit_used += turn.credit;
+        self.credit_used += turn.credit();
         turn.admitted = Some(now);
         turn.report.queue = now.saturating_sub(turn.arrived);
         let request = &turn.request;
@@ -321,6 +328,24 @@ impl DecodeSchedule {
         actions.push(Action::StopPrefill(id));
     }
 
+    /// Whether the prefill call under way is one of such a worker: news of an earlier call may
+    /// still come when the next candidate has been asked.
+    fn asks(&self, id: TurnId, is_it: impl FnOnce(&Peer) -> bool) -> bool {
+        let remote = self.turns.get(&id).and_then(|turn| turn.remote.as_ref());
+        remote.is_some_and(|remote| is_it(&remote.candidate.peer))
+    }
+
+    fn announced(&mut self, id: TurnId, blocks: &[BlockDescriptor], now: Duration) {
+        if !blocks.iter().all(|block| self.asks(id, |peer| owns(peer, block))) {
+            return;
+        }
+        let turn = self.turns.get_mut(&id).expect("it asks");
+        turn.last_announced = Some(now);
+        if let Some(fill) = turn.lead() {
+            fill.offer(blocks);
+        }
+    }
+
     /// The prefill worker cannot deliver: the next one, or here.
     fn replan(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
         if self.turns.get(&id).is_some_and(|turn| turn.remote.is_some()) {
@@ -340,11 +365,16 @@ impl DecodeSchedule {
             results.into_iter().for_each(Settled::give_back);
             return;
         };
-        let mut failed = false;
+        let mut failed = Vec::new();
         for result in results {
-            failed |= !fill.settled(result, &mut self.claims);
+            let (Settled::Arrived { block, .. } | Settled::Failed { block, .. }) = &result;
+            let block = *block;
+            if !fill.settled(result, &mut self.claims) {
+                failed.push(block);
+            }
         }
-        if failed {
+        // Only a failure of the worker that is asked now says something about that worker.
+        if failed.iter().any(|block| self.asks(id, |peer| owns(peer, block))) {
             self.replan(id, now, actions);
         }
     }
@@ -416,22 +446,29 @@ impl DecodeSchedule {
         }
     }
 
-    /// A preempted choice continues where there is room for all it has and a block more.
-    fn resume_preempted(&mut self, id: TurnId) {
+    /// Preempted choices continue where there is room, and credit, for all they have and a block
+    /// more: filling choices are not preempted, so they must never wait for each other's memory.
+    /// `false` where one has to wait.
+    fn resume_preempted(&mut self, id: TurnId) -> bool {
+        let slots = self.slots();
         for choice in 0..self.turns[&id].choices.len() {
             let turn = &self.turns[&id];
             let Phase::Preempted(tokens) = &turn.choices[choice].phase else { continue };
             let chain_key = turn.request.chain_key.clone();
             let block_tokens = chain_key.block_tokens as usize;
-            if tokens.len() / block_tokens + 2 > self.blocks.available() as usize {
-                continue;
+            let needed = (tokens.len() / block_tokens + 2).min(slots);
+            if self.credit_used + needed > slots || needed > self.blocks.available() as usize {
+                return false;
             }
+            self.credit_used += needed;
             let goal = (tokens.len() - 1) / block_tokens;
             let tokens = tokens.clone();
             let sequence = Sequence::new(self.mint_seq(), chain_key, tokens);
             let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
+            turn.choices[choice].credit = needed;
             turn.choices[choice].phase = Phase::Filling(Fill::new(sequence, goal, 0));
         }
+        true
     }
 
     /// Ends a turn with a typed failure.
@@ -457,6 +494,7 @@ impl DecodeSchedule {
             self.forgotten.push(seq);
         }
         choice.phase = Phase::Ended;
+        self.credit_used -= std::mem::take(&mut choice.credit);
         if turn.is_over() {
             self.end_turn(id, actions);
         }
@@ -468,7 +506,7 @@ impl DecodeSchedule {
         let Some(turn) = self.turns.remove(&id) else { return };
         self.names.remove(&(turn.request.router, turn.request.request));
         if turn.admitted.is_some() {
-            self.credit_used -= turn.credit;
+            self.credit_used -= turn.credit();
         }
         for seq in turn.choices.iter().filter_map(crate::turn::Choice::seq) {
             self.claims.release_all(seq);
@@ -496,4 +534,9 @@ impl DecodeSchedule {
         });
         turns.into_iter().map(|(id, _)| *id).collect()
     }
+}
+
+/// Whether a block is that run's of that worker.
+fn owns(peer: &Peer, block: &BlockDescriptor) -> bool {
+    (peer.worker, peer.incarnation) == (block.owner, block.incarnation)
 }

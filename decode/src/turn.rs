@@ -68,13 +68,22 @@ pub struct TurnRequest {
 }
 
 impl TurnRequest {
-    /// Blocks that the prompt and the expected answers take, at most.
-    pub fn credit_blocks(&self) -> usize {
+    /// Blocks that each choice takes with the expected answer, at most: the first one with the
+    /// prompt, the others beside it. Together no more than there are slots.
+    fn credits(&self, slots: usize) -> Vec<usize> {
         let block_tokens = self.chain_key.block_tokens as usize;
         let osl = self.osl.min(self.stop.max_tokens) as usize;
-        let first = (self.tokens.len() + osl).div_ceil(block_tokens);
-        let other = osl.div_ceil(block_tokens) + 1;
-        first + other * (usize::from(self.choices) - 1)
+        let mut left = slots;
+        let grant = |choice| {
+            let wanted = match choice {
+                0 => (self.tokens.len() + osl).div_ceil(block_tokens),
+                _ => osl.div_ceil(block_tokens) + 1,
+            };
+            let granted = wanted.min(left);
+            left -= granted;
+            granted
+        };
+        (0..self.choices).map(grant).collect()
     }
 }
 
@@ -100,6 +109,9 @@ pub struct Choice {
     pub phase: Phase,
     /// Tokens drawn.
     pub drawn: u32,
+    /// Blocks promised to it, once the turn is admitted. None while it is preempted, so that it
+    /// continues only where there is room for all it has become, and none when it has ended.
+    pub credit: usize,
 }
 
 impl Choice {
@@ -156,8 +168,6 @@ pub struct Turn {
     pub arrived: Duration,
     /// When it got its credit.
     pub admitted: Option<Duration>,
-    /// Blocks promised to it.
-    pub credit: usize,
     /// Its answers.
     pub choices: Vec<Choice>,
     /// The prefill call under way.
@@ -173,14 +183,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// A turn that has just come.
-    pub fn new(request: TurnRequest, credit: usize, now: Duration) -> Self {
-        let choice = |_| Choice { phase: Phase::Waiting, drawn: 0 };
+    /// A turn that has just come to a worker with so many slots.
+    pub fn new(request: TurnRequest, slots: usize, now: Duration) -> Self {
+        let choice = |credit| Choice { phase: Phase::Waiting, drawn: 0, credit };
         Self {
             arrived: now,
             admitted: None,
-            credit,
-            choices: (0..request.choices).map(choice).collect(),
+            choices: request.credits(slots).into_iter().map(choice).collect(),
             remote: None,
             asked: 0,
             last_announced: None,
@@ -188,6 +197,16 @@ impl Turn {
             report: Report::default(),
             request,
         }
+    }
+
+    /// Blocks promised to its choices.
+    pub fn credit(&self) -> usize {
+        self.choices.iter().map(|choice| choice.credit).sum()
+    }
+
+    /// Whether a choice waits for room to continue.
+    pub fn is_preempted(&self) -> bool {
+        self.choices.iter().any(|choice| matches!(choice.phase, Phase::Preempted(_)))
     }
 
     /// Prompt length in tokens.

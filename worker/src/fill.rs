@@ -192,7 +192,7 @@ impl Fill {
         pulls
     }
 
-    /// Cuts a chunk where somebody else is already at work, and claims it.
+    /// Cuts a chunk where a block is on its way or somebody else is at work, and claims it.
     fn claim_compute(&self, claims: &mut Claims, tokens: u32) -> u32 {
         let key = self.sequence.key();
         let block_tokens = self.sequence.block_tokens();
@@ -205,6 +205,7 @@ impl Fill {
         }
         for index in self.have()..end.div_ceil(block_tokens) as usize {
             let stop = self.offers.contains_key(&index)
+                || self.arrived.contains_key(&index)
                 || !claims.claim(self.sequence.chain()[index], key);
             if stop {
                 end = index as u32 * block_tokens;

@@ -201,8 +201,9 @@ impl Cluster<'_> {
                 }
             }
             Body::Done(report) => {
-                let Some(&(turn, ..)) = self.callers.get(&(to, stream)) else { return };
-                self.tell_decode(to, decode::Event::PrefillDone(turn, report.cached_tokens));
+                let Some(&(turn, from, _)) = self.callers.get(&(to, stream)) else { return };
+                let done = decode::Event::PrefillDone(turn, from, report.cached_tokens);
+                self.tell_decode(to, done);
             }
             Body::End => {
                 self.net.shut(stream, to);
@@ -233,8 +234,8 @@ impl Cluster<'_> {
     pub(super) fn stream_ended(&mut self, stream: StreamId, end: NodeId) {
         if (end as usize) < self.scenario.routers {
             self.session_ended(end, stream);
-        } else if let Some(&(turn, ..)) = self.callers.get(&(end, stream)) {
-            self.tell_decode(end, decode::Event::PrefillFailed(turn));
+        } else if let Some(&(turn, from, _)) = self.callers.get(&(end, stream)) {
+            self.tell_decode(end, decode::Event::PrefillFailed(turn, from));
         } else if self.is_decode(end) {
             self.tell_decode(end, decode::Event::RouterGone(RouterId(stream.0)));
         } else {

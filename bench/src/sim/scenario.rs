@@ -179,7 +179,7 @@ impl Scenario {
                 families: 3,
                 choices: 3,
                 answer_tokens: 60,
-                understated_ppm: 700_000,
+                understated_ppm: 800_000,
                 deadline: Duration::from_mins(1),
                 ..calm.load
             },
@@ -212,6 +212,7 @@ impl Scenario {
         scenario.load.requests = chance.between(10, 40) as usize;
         scenario.load.gap = Duration::from_millis(chance.between(1, 30));
         scenario.load.families = chance.between(1, 4);
+        scenario.load.answer_tokens = chance.between(1, 150);
         scenario.load.understated_ppm = chance.below(1_000_001) as u32;
         scenario.load.cancelled_ppm = chance.below(200_000) as u32;
         scenario.load.stopped_ppm = chance.below(200_000) as u32;
