@@ -1,5 +1,6 @@
 //! `baton bench`: its command line.
 
+use crate::sim::command::{self as sim, SimArgs};
 use baton_node::exit::Failure;
 use clap::{Args, Subcommand};
 
@@ -12,9 +13,14 @@ pub struct BenchArgs {
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
-enum What {}
+enum What {
+    /// Run the whole cluster in virtual time, from seeds, under storms
+    Sim(SimArgs),
+}
 
 /// Measures.
 pub fn main(args: &BenchArgs) -> Result<(), Failure> {
-    match args.what {}
+    match &args.what {
+        What::Sim(args) => sim::main(args),
+    }
 }

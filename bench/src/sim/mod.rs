@@ -21,6 +21,7 @@
 
 mod chance;
 mod cluster;
+pub(crate) mod command;
 mod judge;
 mod load;
 mod messages;
