@@ -278,7 +278,7 @@ impl<'a> Cluster<'a> {
                 self.pulls.give_up(batch);
                 self.settle(batch);
             }
-            What::Mapped(pull, run, first) => self.read_second_half(pull, run, first),
+            What::Mapped(pull, run, first) => self.read_second_half(pull, run, &first),
             What::Request(index) => self.place(index),
             What::Deadline(index) => self.drop_request(index, Outcome::Deadline),
             What::ClientGone(index) => self.drop_request(index, Outcome::Cancelled),

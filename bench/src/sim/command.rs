@@ -1,10 +1,11 @@
 //! `baton bench sim`: storms in virtual time from the command line.
 
 use super::{Report, Scenario, run};
+use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// `baton bench sim`
 #[derive(Debug, Args)]
@@ -49,7 +50,8 @@ impl Which {
 
 /// Runs the seeds; a failure names those that found something.
 pub(crate) fn main(args: &SimArgs) -> Result<(), Failure> {
-    let begun = Instant::now();
+    let clock = Monotonic::process();
+    let begun = clock.now();
     let mut reports = Vec::new();
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
         let report = run(&args.scenario.scenario(seed), seed);
@@ -60,7 +62,7 @@ pub(crate) fn main(args: &SimArgs) -> Result<(), Failure> {
     }
     let failed: Vec<u64> =
         reports.iter().filter(|r| !r.violations.is_empty()).map(|r| r.seed).collect();
-    let wall = begun.elapsed();
+    let wall = clock.now().saturating_sub(begun);
     if args.json {
         println!("{}", to_json(&reports, &failed, wall));
     } else {

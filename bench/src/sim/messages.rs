@@ -120,11 +120,11 @@ impl Cluster<'_> {
         self.later(at, What::Mapped(pull, peer.incarnation, first));
     }
 
-    pub(super) fn read_second_half(&mut self, pull: PullId, run: Incarnation, first: Vec<u8>) {
+    pub(super) fn read_second_half(&mut self, pull: PullId, run: Incarnation, first: &[u8]) {
         let Some((_, block)) = self.pulls.waiting(pull) else { return };
         let mut served = None;
         self.with_memory(block.owner, run, |memory| {
-            let mut payload = first.clone();
+            let mut payload = first.to_vec();
             payload.resize(memory.shape().slot_bytes, 0);
             let half = first.len();
             memory.copy_out(block.slot.0, half, &mut payload[half..]).expect("the slot exists");

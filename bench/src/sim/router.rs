@@ -71,7 +71,7 @@ impl Router {
 
     /// Forgets the workers that are silent, and says which.
     pub(super) fn forget_silent(&mut self, now: Duration) -> Vec<NodeId> {
-        let silent = |(_, known): &(&NodeId, &Known)| now - known.heard > SILENT_MAX;
+        let silent = |(_, known): &(&NodeId, &Known)| now > known.heard + SILENT_MAX;
         let gone: Vec<NodeId> = self.known.iter().filter(silent).map(|(node, _)| *node).collect();
         for node in &gone {
             self.known.remove(node);
