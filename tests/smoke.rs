@@ -207,3 +207,47 @@ fn a_port_in_use_is_one_line_and_code_69() {
     assert_eq!(output.status.code(), Some(69), "{text}");
     assert!(text.contains(&address), "{text}");
 }
+
+#[test]
+fn memory_that_is_not_there_is_one_line_and_code_69() {
+    let output = Command::new(BATON)
+        .args(["up", "--engine", "witness", "--listen", "127.0.0.1:0", "--kv-memory", "64 TiB"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains("kv.memory") && text.contains("64 TiB"), "{text}");
+}
+
+#[tokio::test]
+async fn cluster_plays_a_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script.jsonl");
+    let lines = [
+        json!({"when": "weather", "say": "It rains.\nBring an umbrella \u{2602}."}),
+        json!({"say": "I have nothing to say."}),
+    ];
+    std::fs::write(&script, lines.map(|line| line.to_string()).join("\n")).unwrap();
+    let args = ["--engine", "scripted", "--disaggregate-min-blocks", "0", "--script"];
+    let mut args = args.to_vec();
+    args.push(script.to_str().unwrap());
+    let cluster = Cluster::start(&args);
+    let client = cluster.client();
+    let say = async |words: String| {
+        let request = json!({
+            "model": "tiny-qwen3",
+            "messages": [{"role": "user", "content": words}],
+            "max_tokens": 200,
+        });
+        let answer = client.post("/v1/chat/completions", &request).await.unwrap();
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "stop");
+        choice["message"]["content"].as_str().unwrap().to_owned()
+    };
+    let long = "tell me more about it ".repeat(30);
+    assert_eq!(
+        say("how is the weather?".to_owned()).await,
+        "It rains.\nBring an umbrella \u{2602}."
+    );
+    assert_eq!(say(long).await, "I have nothing to say.");
+}

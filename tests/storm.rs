@@ -187,3 +187,22 @@ async fn cluster_storm_with_a_killed_and_a_frozen_prefill_worker() {
         assert_eq!(ends, BTreeMap::from([(End::Right, count)]), "{transport}");
     }
 }
+
+#[tokio::test]
+async fn cluster_storm_with_a_killed_decode_worker() {
+    let seed = seed();
+    let count = scaled(300, 2_000);
+    let args = ["--prefill", "2", "--decode", "3", "--disaggregate-min-blocks", "2"];
+    let ends = storm(&args, seed, 20_000..20_000 + count, 1, |cluster, done| {
+        if done == count / 2 {
+            cluster.signal("decode-1", "KILL");
+        }
+    })
+    .await;
+    // What had no token yet is answered by another worker; only streams that had begun break off,
+    // and no more of them than one worker had.
+    let broken = ends.get(&End::BrokenOff).copied().unwrap_or(0);
+    assert_eq!(ends.get(&End::Refused), None, "{ends:?}");
+    assert!(broken <= IN_FLIGHT, "{ends:?}");
+    assert_eq!(ends[&End::Right] + broken, count);
+}

@@ -9,6 +9,7 @@ use baton_kv::pool::{BlockId, Counts, Exhausted, Pool, PoolConfig, SharedPool, l
 use baton_kv::record::{RecordState, SlotRecord};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{GroupId, Incarnation, LeaseId, SequenceHash, WorkerId};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub struct Blocks {
     arena: Arena,
     worker: WorkerId,
     incarnation: Incarnation,
+    evictions: Arc<AtomicU64>,
 }
 
 impl Blocks {
@@ -33,7 +35,8 @@ impl Blocks {
         incarnation: Incarnation,
     ) -> Self {
         assert_eq!(config.slots, arena.slots(), "pool and arena differ in size");
-        Self { pool: Arc::new(Mutex::new(Pool::new(config))), arena, worker, incarnation }
+        let pool = Arc::new(Mutex::new(Pool::new(config)));
+        Self { pool, arena, worker, incarnation, evictions: Arc::default() }
     }
 
     /// The memory.
@@ -58,7 +61,8 @@ impl Blocks {
 
     /// A slot to write, evicting the least recently used leaf where none is free.
     pub fn draft(&self) -> Result<Draft, Exhausted> {
-        let (draft, _evicted) = self.lock().draft()?;
+        let (draft, evicted) = self.lock().draft()?;
+        self.evictions.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
         let record = SlotRecord {
             state: RecordState::Draft,
             group: GROUP,
@@ -159,6 +163,11 @@ impl Blocks {
     /// How many slots are in which state.
     pub fn counts(&self) -> Counts {
         self.lock().counts()
+    }
+
+    /// Blocks that have made room so far.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
     /// Slots that can be had now: free or evictable.

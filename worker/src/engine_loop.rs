@@ -33,6 +33,8 @@ pub struct Status {
     pub counts: Counts,
     /// Slots that can be had.
     pub available: u32,
+    /// Blocks that have made room.
+    pub evictions: u64,
     /// Steps computed.
     pub steps: u64,
     /// Positions computed.
@@ -141,7 +143,9 @@ impl<S: Schedule> EngineLoop<S> {
         };
         let idle = self.schedule.is_idle();
         let load = self.schedule.load();
-        let status = Status { next_seq, load, counts, available, steps, computed_tokens, idle };
+        let evictions = self.blocks.evictions();
+        let status =
+            Status { next_seq, load, counts, available, evictions, steps, computed_tokens, idle };
         self.status.send_if_modified(|current| {
             let changed = *current != status;
             *current = status;

@@ -27,6 +27,16 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Re
     gauge(metrics, &status, "leases", "Leases that have not ended", |status| {
         u64::from(status.counts.leases)
     });
+    let evicted = status.clone();
+    metrics.sample(
+        "evictions",
+        "Blocks that made room for others",
+        Kind::Counter,
+        move |samples| {
+            let count = evicted.borrow().evictions;
+            samples.push(&[("tier", "host"), ("cause", "room")], count as f64);
+        },
+    );
     counter(metrics, &status, "engine_steps", "Steps computed", |status| status.steps);
     counter(metrics, &status, "engine_tokens", "Positions computed", |status| {
         status.computed_tokens
