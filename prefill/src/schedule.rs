@@ -332,3 +332,7 @@ impl PrefillSchedule {
         jobs.into_iter().map(|(id, _)| *id).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
