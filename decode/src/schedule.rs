@@ -540,3 +540,7 @@ impl DecodeSchedule {
 fn owns(peer: &Peer, block: &BlockDescriptor) -> bool {
     (peer.worker, peer.incarnation) == (block.owner, block.incarnation)
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -1,0 +1,493 @@
+//! The decode schedule over real blocks and the witness, step by step.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::turn::{Candidate, StopRule};
+use baton_arena::{Arena, ArenaOptions};
+use baton_engine::api::Engine;
+use baton_engine::witness::{Witness, WitnessSpec, expected};
+use baton_kv::hash::ChainRoot;
+use baton_kv::pool::{Counts, PoolConfig};
+use baton_proto::ids::{Incarnation, TenantId, TokenId, WorkerId};
+use baton_proto::ir::{FinishReason, Sampling};
+use baton_transfer::{Endpoints, Pull, TransferError};
+use baton_worker::sequence::ChainKey;
+use std::sync::Arc;
+
+const BLOCK: usize = 16;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn spec() -> WitnessSpec {
+    WitnessSpec { block_tokens: BLOCK as u32, ..WitnessSpec::small() }
+}
+
+struct Rig {
+    schedule: DecodeSchedule,
+    engine: Witness,
+    blocks: Blocks,
+    now: Duration,
+    actions: Vec<Action>,
+    computed: u32,
+    /// A choice waited for memory at some time.
+    preempted: bool,
+}
+
+impl Rig {
+    fn new(worker: u32, slots: u32) -> Self {
+        let limits = Limits {
+            turns_max: 8,
+            batch_tokens: 64,
+            local_fill_tokens: 24,
+            pull_window_blocks: 4,
+            pull_timeout: SECOND,
+            lease_ttl: SECOND,
+            prefill_attempts: 2,
+            ageing: SECOND,
+        };
+        let engine = Witness::new(spec()).unwrap();
+        let slot_bytes = engine.spec().block_bytes;
+        let arena = Arena::create(ArenaOptions { slots, slot_bytes, name: "decode" }).unwrap();
+        let config = PoolConfig { slots, events_kept: 1000, leases_max: 100 };
+        let blocks = Blocks::new(arena, config, WorkerId(worker), Incarnation(u64::from(worker)));
+        let schedule = DecodeSchedule::new(blocks.clone(), limits);
+        let (now, actions) = (Duration::ZERO, Vec::new());
+        Self { schedule, engine, blocks, now, actions, computed: 0, preempted: false }
+    }
+
+    fn send(&mut self, event: Event) {
+        self.schedule.step(event, self.now, &mut self.actions);
+    }
+
+    fn submit(&mut self, turn: &TurnRequest) {
+        self.send(Event::Submit(Box::new(turn.clone())));
+    }
+
+    fn step(&mut self) -> bool {
+        let Some(plan) = self.schedule.plan(self.now, &mut self.actions) else { return false };
+        self.preempted |= self.schedule.turns.values().any(Turn::is_preempted);
+        self.computed += plan.segments.iter().map(|segment| segment.count).sum::<u32>();
+        let output = self.engine.step(self.blocks.arena(), self.schedule.batch(plan));
+        self.schedule.stepped(output, self.now, &mut self.actions);
+        for seq in self.schedule.forgotten() {
+            self.engine.forget(seq);
+        }
+        true
+    }
+
+    fn run(&mut self) {
+        let steps = (0..20_000).take_while(|_| self.step()).count();
+        assert!(steps < 20_000, "the schedule does not come to rest");
+    }
+
+    fn news(&self, request: u128) -> impl Iterator<Item = (u16, &News)> {
+        self.actions.iter().filter_map(move |action| match action {
+            Action::Update(_, update) if update.request == RequestId(request) => {
+                Some((update.choice, &update.news))
+            }
+            _ => None,
+        })
+    }
+
+    fn tokens(&self, request: u128, choice: u16) -> Vec<TokenId> {
+        let of = |(at, news): (u16, &News)| match news {
+            News::Drawn(drawn, _) if at == choice => Some(drawn.token),
+            _ => None,
+        };
+        self.news(request).filter_map(of).collect()
+    }
+
+    fn failure(&self, request: u128) -> Option<Failure> {
+        let of = |(_, news): (u16, &News)| match news {
+            News::Failed(failure) => Some(*failure),
+            _ => None,
+        };
+        self.news(request).find_map(of)
+    }
+
+    /// Every choice of a turn has ended, once, with the right stream.
+    fn assert_answered(&self, turn: &TurnRequest) {
+        for choice in 0..turn.choices {
+            let (seed, most) = (turn.sampling.seed, turn.stop.max_tokens as usize);
+            let right = expected(&spec(), &turn.tokens, seed, choice, most);
+            let id = turn.request.0;
+            assert_eq!(self.tokens(id, choice), right, "request {id}, choice {choice}");
+            let ended = |(at, news): &(u16, &News)| {
+                *at == choice && matches!(news, News::Finished(FinishReason::Length, _))
+            };
+            assert_eq!(self.news(id).filter(ended).count(), 1, "request {id}, choice {choice}");
+        }
+    }
+
+    fn assert_empty(&self) {
+        let counts = self.blocks.counts();
+        let free = self.blocks.arena().slots() - counts.cached;
+        assert_eq!(counts, Counts { free, cached: counts.cached, ..Counts::default() });
+        assert_eq!((self.schedule.claimed(), self.schedule.promised()), (0, 0));
+        assert!(self.schedule.is_idle() && self.schedule.names.is_empty());
+    }
+
+    /// The prefill workers that were called, and the calls that were ended.
+    fn calls(&self) -> (Vec<u32>, usize) {
+        let started = |action: &Action| match action {
+            Action::StartPrefill(_, call) => Some(call.candidate.peer.worker.0),
+            _ => None,
+        };
+        let stopped = |action: &&Action| matches!(action, Action::StopPrefill(_));
+        let started = self.actions.iter().filter_map(started).collect();
+        (started, self.actions.iter().filter(stopped).count())
+    }
+
+    fn take_pulls(&mut self) -> Vec<(TurnId, Vec<Pull>)> {
+        let mut pulls = Vec::new();
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Pull(turn, _, batch, _) => pulls.push((turn, batch)),
+                other => self.actions.push(other),
+            }
+        }
+        pulls
+    }
+
+    fn fail_pulls(&mut self, pulls: Vec<(TurnId, Vec<Pull>)>) {
+        for (turn, batch) in pulls {
+            let fail = |Pull { from, into }: Pull| Settled::Failed {
+                block: from,
+                lease: into,
+                error: TransferError::Deadline,
+            };
+            let results = batch.into_iter().map(fail).collect();
+            self.send(Event::Settled(turn, results));
+        }
+    }
+
+    fn bring_pulls(&mut self, owner: &Rig) {
+        for (turn, batch) in self.take_pulls() {
+            let bring = |Pull { from, into }: Pull| {
+                let bytes = owner.blocks.arena().read(from.slot.0).to_vec();
+                self.blocks.arena().write(into.slot().0).copy_from_slice(&bytes);
+                Settled::Arrived { block: from, lease: into }
+            };
+            let results = batch.into_iter().map(bring).collect();
+            self.send(Event::Settled(turn, results));
+        }
+    }
+
+    /// Computes a prompt and lends its blocks, as a prefill worker does.
+    fn lend(&mut self, turn: &TurnRequest) -> Vec<BlockDescriptor> {
+        let alone = TurnRequest { candidates: Vec::new(), choices: 1, ..turn.clone() };
+        self.submit(&alone);
+        self.run();
+        let key = &turn.chain_key;
+        let sequence = Sequence::new(SeqKey(0), key.clone(), turn.tokens.clone());
+        let goal = (turn.tokens.len() - 1) / BLOCK;
+        let pins = self.blocks.pin_prefix(&sequence.chain()[..goal]);
+        assert_eq!(pins.len(), goal);
+        self.blocks.lend(&pins, None, 100 * SECOND, self.now).unwrap().1
+    }
+}
+
+fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
+    TurnRequest {
+        router: RouterId(1),
+        request: RequestId(id),
+        tokens,
+        chain_key: ChainKey {
+            root: Arc::new(ChainRoot::new(&[1; 32], &[2; 32])),
+            block_tokens: BLOCK as u32,
+            tenant: TenantId::anonymous(),
+            public_blocks: 0,
+        },
+        choices: 1,
+        sampling: Sampling { seed: id as u64, ..Sampling::greedy() },
+        stop: StopRule { max_tokens: 20, min_tokens: 0, end_ids: spec().eos },
+        logprobs: None,
+        raw_top: 0,
+        priority: 0,
+        osl: 20,
+        deadline: 100 * SECOND,
+        candidates: Vec::new(),
+    }
+}
+
+fn with_candidates(turn: TurnRequest, workers: &[u32]) -> TurnRequest {
+    let candidate = |worker: &u32| Candidate {
+        uri: String::new(),
+        peer: Peer {
+            worker: WorkerId(*worker),
+            incarnation: Incarnation(u64::from(*worker)),
+            endpoints: Endpoints::default(),
+        },
+    };
+    TurnRequest { candidates: workers.iter().map(candidate).collect(), ..turn }
+}
+
+/// Whole blocks of a shared prefix, then some of its own, then three tokens.
+fn prompt(shared: usize, own: usize, id: u32) -> Vec<TokenId> {
+    let shared = (0..(shared * BLOCK) as u32).map(|token| 1 + token % 7);
+    let own = (0..(own * BLOCK) as u32).map(|token| 100 + 50 * id + token % 50);
+    shared.chain(own).chain([9, 8, 7]).collect()
+}
+
+#[test]
+fn turns_with_a_shared_prefix_compute_it_once() {
+    let mut rig = Rig::new(1, 120);
+    let turns: Vec<_> = (0..8).map(|id| turn(id, prompt(6, 1, id as u32))).collect();
+    turns.iter().for_each(|turn| rig.submit(turn));
+    rig.run();
+    turns.iter().for_each(|turn| rig.assert_answered(turn));
+    // The prefix, and for each turn its own block, the tail and all drawn tokens but the last.
+    assert_eq!(rig.computed as usize, 6 * BLOCK + 8 * (BLOCK + 3 + 19));
+    rig.assert_empty();
+}
+
+#[test]
+fn every_choice_has_its_own_stream_over_the_same_prompt() {
+    let mut rig = Rig::new(1, 60);
+    let five = TurnRequest { choices: 5, ..turn(1, prompt(4, 0, 0)) };
+    rig.submit(&five);
+    rig.run();
+    rig.assert_answered(&five);
+    assert_eq!(rig.computed as usize, 4 * BLOCK + 5 * (3 + 19));
+    rig.assert_empty();
+}
+
+#[test]
+fn answers_longer_than_announced_are_preempted_and_still_right() {
+    for slots in 8..20 {
+        let mut rig = Rig::new(1, slots);
+        let long = |id: u128, choices| TurnRequest {
+            osl: 0,
+            choices,
+            stop: StopRule { max_tokens: 60, ..turn(id, Vec::new()).stop },
+            ..turn(id, prompt(1, 1 + id as usize % 2, id as u32))
+        };
+        let turns: Vec<_> = (0..6).map(|id| long(id, 1 + (id % 3) as u16)).collect();
+        turns.iter().for_each(|turn| rig.submit(turn));
+        rig.run();
+        assert!(rig.preempted, "{slots} slots");
+        turns.iter().for_each(|turn| rig.assert_answered(turn));
+        rig.assert_empty();
+    }
+}
+
+#[test]
+fn an_answer_may_fill_the_whole_pool() {
+    let mut rig = Rig::new(1, 6);
+    let whole = TurnRequest {
+        osl: 0,
+        stop: StopRule { max_tokens: 6 * BLOCK as u32 - 19, ..turn(1, Vec::new()).stop },
+        ..turn(1, prompt(1, 0, 1))
+    };
+    let other = TurnRequest { osl: 0, ..turn(2, prompt(0, 2, 2)) };
+    rig.submit(&whole);
+    // The other one comes when there is hardly room for both.
+    for _ in 0..60 {
+        rig.step();
+    }
+    rig.submit(&other);
+    rig.run();
+    rig.assert_answered(&whole);
+    rig.assert_answered(&other);
+    rig.assert_empty();
+}
+
+#[test]
+fn whenever_a_turn_is_cancelled_everything_is_given_back() {
+    for steps in 0..40 {
+        let mut rig = Rig::new(1, 14);
+        let turns: Vec<_> = (0..4)
+            .map(|id| TurnRequest { osl: 2, choices: 2, ..turn(id, prompt(2, 1, id as u32)) })
+            .collect();
+        turns.iter().for_each(|turn| rig.submit(turn));
+        for _ in 0..steps {
+            rig.step();
+        }
+        rig.send(Event::Cancel(RouterId(1), RequestId(0), None));
+        rig.send(Event::Cancel(RouterId(1), RequestId(1), Some(0)));
+        rig.send(Event::Cancel(RouterId(1), RequestId(9), None));
+        if steps % 2 == 0 {
+            rig.run();
+            turns[2..].iter().for_each(|turn| rig.assert_answered(turn));
+        }
+        rig.send(Event::RouterGone(RouterId(1)));
+        rig.assert_empty();
+    }
+}
+
+#[test]
+fn the_most_urgent_turn_is_admitted_first_and_waiting_makes_urgent() {
+    let mut rig = Rig::new(1, 6);
+    let urgent = |id, priority| TurnRequest { priority, ..turn(id, prompt(0, 4, id as u32)) };
+    rig.submit(&urgent(1, 0));
+    rig.submit(&urgent(2, 0));
+    rig.now = SECOND / 2;
+    rig.submit(&urgent(3, 2));
+    rig.now = 4 * SECOND;
+    rig.submit(&urgent(4, 3));
+    rig.run();
+    let finished = |action: &Action| match action {
+        Action::Update(_, Update { request, news: News::Finished(..), .. }) => Some(request.0),
+        _ => None,
+    };
+    let order: Vec<u128> = rig.actions.iter().filter_map(finished).collect();
+    assert_eq!(order, [1, 3, 2, 4]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_its_reason() {
+    let mut rig = Rig::new(1, 8);
+    rig.submit(&turn(1, prompt(0, 8, 1)));
+    rig.submit(&TurnRequest { deadline: Duration::ZERO, ..turn(2, prompt(0, 1, 2)) });
+    (10..19).for_each(|id| rig.submit(&turn(id, prompt(0, 1, 3))));
+    assert_eq!(rig.failure(1), Some(Failure::TooLarge { blocks: 9, slots: 8 }));
+    assert_eq!(rig.failure(2), Some(Failure::Deadline));
+    assert_eq!((rig.failure(17), rig.failure(18)), (None, Some(Failure::Overloaded)));
+    rig.step();
+    rig.now = 100 * SECOND;
+    rig.schedule.tick(rig.now, &mut rig.actions);
+    assert_eq!(rig.failure(17), Some(Failure::Deadline));
+    rig.assert_empty();
+}
+
+#[test]
+fn announced_blocks_are_pulled_not_computed() {
+    let mut owner = Rig::new(7, 40);
+    let mut rig = Rig::new(1, 40);
+    let wanted = with_candidates(turn(1, prompt(0, 6, 1)), &[7, 8]);
+    let blocks = owner.lend(&wanted);
+    rig.submit(&wanted);
+    assert_eq!(rig.calls(), (vec![7], 0));
+    for part in blocks.chunks(2) {
+        rig.send(Event::Announced(TurnId(1), part.to_vec()));
+        rig.bring_pulls(&owner);
+    }
+    rig.run();
+    rig.assert_answered(&wanted);
+    assert_eq!(rig.computed, 3 + 19);
+    assert_eq!(rig.calls(), (vec![7], 1));
+    rig.assert_empty();
+}
+
+#[test]
+fn a_second_turn_takes_what_the_first_one_pulls() {
+    let mut owner = Rig::new(7, 40);
+    let mut rig = Rig::new(1, 40);
+    let first = with_candidates(turn(1, prompt(6, 0, 0)), &[7]);
+    let second = with_candidates(turn(2, prompt(6, 0, 0)), &[8]);
+    let blocks = owner.lend(&first);
+    rig.submit(&first);
+    rig.submit(&second);
+    rig.send(Event::Announced(TurnId(1), blocks.clone()));
+    for _ in 0..3 {
+        rig.bring_pulls(&owner);
+    }
+    rig.run();
+    rig.assert_answered(&first);
+    rig.assert_answered(&second);
+    assert_eq!(rig.computed, 2 * (3 + 19));
+    rig.assert_empty();
+}
+
+#[test]
+fn a_call_that_fails_is_made_again_elsewhere_and_at_last_computed_here() {
+    let mut rig = Rig::new(1, 40);
+    let wanted = with_candidates(turn(1, prompt(0, 5, 1)), &[7, 8, 9]);
+    rig.submit(&wanted);
+    assert!(!rig.step(), "it waits for the prefill worker");
+    rig.send(Event::PrefillFailed(TurnId(1), WorkerId(7)));
+    assert_eq!(rig.calls(), (vec![7, 8], 1));
+    rig.send(Event::PrefillFailed(TurnId(1), WorkerId(8)));
+    rig.run();
+    rig.assert_answered(&wanted);
+    assert_eq!(rig.calls(), (vec![7, 8], 2), "two attempts");
+    rig.assert_empty();
+}
+
+#[test]
+fn late_failures_of_one_prefill_worker_do_not_count_against_the_next() {
+    let (mut first, mut second) = (Rig::new(7, 40), Rig::new(8, 40));
+    let mut rig = Rig::new(1, 40);
+    let wanted = with_candidates(turn(1, prompt(0, 4, 1)), &[7, 8]);
+    let (dead, good) = (first.lend(&wanted), second.lend(&wanted));
+    rig.submit(&wanted);
+    rig.send(Event::Announced(TurnId(1), dead[..1].to_vec()));
+    rig.send(Event::Announced(TurnId(1), dead[1..2].to_vec()));
+    let pulls = rig.take_pulls();
+    assert_eq!(pulls.len(), 2);
+    // The first batch fails, then the second, then the call; all because of one death.
+    rig.fail_pulls(pulls);
+    rig.send(Event::Announced(TurnId(1), dead[2..].to_vec()));
+    rig.send(Event::PrefillDone(TurnId(1), WorkerId(7), 0));
+    rig.send(Event::PrefillFailed(TurnId(1), WorkerId(7)));
+    assert_eq!(rig.calls(), (vec![7, 8], 1), "the second one is still asked");
+    rig.send(Event::Announced(TurnId(1), good));
+    rig.bring_pulls(&second);
+    rig.run();
+    rig.assert_answered(&wanted);
+    assert_eq!(rig.computed, 3 + 19);
+    rig.assert_empty();
+}
+
+#[test]
+fn foreign_blocks_are_ignored_and_missing_ones_computed() {
+    let mut owner = Rig::new(7, 60);
+    let other = owner.lend(&turn(3, prompt(0, 5, 2)));
+    let wanted = with_candidates(turn(1, prompt(0, 5, 1)), &[7]);
+    let right = owner.lend(&wanted);
+    // Another prompt's blocks, too few of the right ones, or none at all.
+    for announced in [other, right[1..3].to_vec(), right[..2].to_vec(), Vec::new()] {
+        let mut rig = Rig::new(1, 40);
+        rig.submit(&wanted);
+        rig.send(Event::Announced(TurnId(1), announced));
+        rig.send(Event::PrefillDone(TurnId(1), WorkerId(7), 0));
+        for _ in 0..3 {
+            rig.bring_pulls(&owner);
+        }
+        rig.run();
+        rig.assert_answered(&wanted);
+        rig.assert_empty();
+    }
+}
+
+#[test]
+fn slots_of_a_cancelled_turn_come_back_when_its_transports_are_quiet() {
+    let mut owner = Rig::new(7, 40);
+    let mut rig = Rig::new(1, 12);
+    let wanted = with_candidates(turn(1, prompt(0, 6, 1)), &[7]);
+    let blocks = owner.lend(&wanted);
+    rig.submit(&wanted);
+    rig.send(Event::Announced(TurnId(1), blocks));
+    rig.send(Event::Cancel(RouterId(1), RequestId(1), None));
+    assert_eq!(rig.calls(), (vec![7], 1));
+    assert_eq!(rig.blocks.counts().draft, 4, "a transport may still write");
+    rig.bring_pulls(&owner);
+    rig.assert_empty();
+}
+
+#[test]
+fn blocks_lent_to_a_prefill_worker_are_kept_until_it_is_done() {
+    let mut owner = Rig::new(7, 40);
+    let mut rig = Rig::new(1, 40);
+    rig.submit(&turn(1, prompt(3, 0, 1)));
+    rig.run();
+    let wanted = with_candidates(turn(2, prompt(3, 3, 2)), &[7]);
+    let blocks = owner.lend(&wanted);
+    rig.submit(&wanted);
+    let held = rig.actions.iter().find_map(|action| match action {
+        Action::StartPrefill(_, call) => Some((call.from_block, call.held.clone())),
+        _ => None,
+    });
+    let (from_block, held) = held.unwrap();
+    assert_eq!((from_block, held.len()), (3, 3));
+    for half in 1..10 {
+        rig.now = SECOND * half / 2;
+        rig.schedule.tick(rig.now, &mut rig.actions);
+        assert!(rig.blocks.lock().resolve(&held[0], rig.now).is_ok(), "after {:?}", rig.now);
+    }
+    rig.send(Event::Announced(TurnId(2), blocks[3..].to_vec()));
+    rig.bring_pulls(&owner);
+    assert!(rig.blocks.lock().resolve(&held[0], rig.now).is_err(), "it is done");
+    rig.run();
+    rig.assert_answered(&wanted);
+    rig.assert_empty();
+}
