@@ -14,7 +14,7 @@ use baton_transfer::{Peer, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{Fill, FillLimits, Next};
-use baton_worker::plan::{LoadReport, Plan, Schedule};
+use baton_worker::plan::{LoadReport, Pace, Plan, Schedule};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +66,7 @@ pub struct DecodeSchedule {
     next_seq: u64,
     pub(crate) in_step: Vec<Part>,
     pub(crate) forgotten: Vec<SeqKey>,
+    pace: Pace,
 }
 
 impl Schedule for DecodeSchedule {
@@ -102,6 +103,7 @@ impl Schedule for DecodeSchedule {
     }
 
     fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
+        self.pace.begin(now);
         self.plan_step(now, actions)
     }
 
@@ -110,6 +112,7 @@ impl Schedule for DecodeSchedule {
     }
 
     fn stepped(&mut self, output: StepOutput, now: Duration, actions: &mut Vec<Action>) {
+        self.pace.end(now);
         self.absorb_step(output, now, actions);
         self.pump(now, actions);
     }
@@ -123,7 +126,7 @@ impl Schedule for DecodeSchedule {
         }
         for turn in self.turns.values() {
             if let Some(lease) = turn.remote.as_ref().and_then(|remote| remote.lease) {
-                self.blocks.renew(lease, self.limits.lease_ttl, now);
+                self.blocks.renew(lease, self.pace.outlast(self.limits.lease_ttl), now);
             }
         }
         self.pump(now, actions);
@@ -166,6 +169,7 @@ impl DecodeSchedule {
             next_seq: 1,
             in_step: Vec::new(),
             forgotten: Vec::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -289,7 +293,7 @@ impl DecodeSchedule {
 
     /// Calls the next candidate, if there is one; otherwise the turn computes here.
     fn ask_prefill(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
-        let ttl = self.limits.lease_ttl;
+        let ttl = self.pace.outlast(self.limits.lease_ttl);
         let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
         let attempts = self.limits.prefill_attempts.min(turn.request.candidates.len());
         let Phase::Filling(fill) = &turn.choices[0].phase else { return };

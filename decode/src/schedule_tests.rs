@@ -63,10 +63,15 @@ impl Rig {
     }
 
     fn step(&mut self) -> bool {
+        self.step_for(Duration::ZERO)
+    }
+
+    fn step_for(&mut self, time: Duration) -> bool {
         let Some(plan) = self.schedule.plan(self.now, &mut self.actions) else { return false };
         self.preempted |= self.schedule.turns.values().any(Turn::is_preempted);
         self.computed += plan.segments.iter().map(|segment| segment.count).sum::<u32>();
         let output = self.engine.step(self.blocks.arena(), self.schedule.batch(plan));
+        self.now += time;
         self.schedule.stepped(output, self.now, &mut self.actions);
         for seq in self.schedule.forgotten() {
             self.engine.forget(seq);
@@ -271,6 +276,36 @@ fn answers_longer_than_announced_are_preempted_and_still_right() {
 }
 
 #[test]
+fn scarce_memory_never_stops_all_turns() {
+    for seed in 0..60_u32 {
+        let slots = 7 + seed % 9;
+        let mut rig = Rig::new(1, slots);
+        let draw = |salt: u32, bound: u32| {
+            (seed * 31 + salt).wrapping_mul(0x9e37_79b9).rotate_left(11).wrapping_mul(0x85eb_ca6b)
+                % bound
+        };
+        let drawn = |id| {
+            let tokens = prompt(0, draw(id + 20, 5) as usize, id);
+            let room = slots * BLOCK as u32 - tokens.len() as u32;
+            let max_tokens = room.min(1 + draw(id + 10, 70));
+            let stop = StopRule { max_tokens, ..turn(0, Vec::new()).stop };
+            let priority = draw(id, 3) as i32;
+            TurnRequest { osl: 0, priority, stop, ..turn(u128::from(id), tokens) }
+        };
+        let turns: Vec<_> = (0..7).map(drawn).collect();
+        for (id, turn) in turns.iter().enumerate() {
+            rig.submit(turn);
+            for _ in 0..draw(id as u32 + 30, 40) {
+                rig.step();
+            }
+        }
+        rig.run();
+        turns.iter().for_each(|turn| rig.assert_answered(turn));
+        rig.assert_empty();
+    }
+}
+
+#[test]
 fn an_answer_may_fill_the_whole_pool() {
     let mut rig = Rig::new(1, 6);
     let whole = TurnRequest {
@@ -416,7 +451,8 @@ fn late_failures_of_one_prefill_worker_do_not_count_against_the_next() {
     assert_eq!(pulls.len(), 2);
     // The first batch fails, then the second, then the call; all because of one death.
     rig.fail_pulls(pulls);
-    rig.send(Event::Announced(TurnId(1), dead[2..].to_vec()));
+    rig.send(Event::Announced(TurnId(1), dead));
+    assert!(rig.take_pulls().is_empty(), "what it announced is not asked of the second one");
     rig.send(Event::PrefillDone(TurnId(1), WorkerId(7), 0));
     rig.send(Event::PrefillFailed(TurnId(1), WorkerId(7)));
     assert_eq!(rig.calls(), (vec![7, 8], 1), "the second one is still asked");
@@ -462,6 +498,22 @@ fn slots_of_a_cancelled_turn_come_back_when_its_transports_are_quiet() {
     assert_eq!(rig.blocks.counts().draft, 4, "a transport may still write");
     rig.bring_pulls(&owner);
     rig.assert_empty();
+}
+
+#[test]
+fn a_slow_step_does_not_cost_a_lent_block() {
+    let mut rig = Rig::new(1, 40);
+    rig.submit(&turn(1, prompt(3, 0, 1)));
+    // Only between steps can leases be renewed, and these take five times as long as a lease.
+    rig.step_for(5 * SECOND);
+    rig.run();
+    rig.submit(&with_candidates(turn(2, prompt(3, 3, 2)), &[7]));
+    let lent = rig.actions.iter().find_map(|action| match action {
+        Action::StartPrefill(_, call) => Some(call.held[0]),
+        _ => None,
+    });
+    let now = rig.now + 5 * SECOND;
+    assert!(rig.blocks.lock().resolve(&lent.unwrap(), now).is_ok());
 }
 
 #[test]

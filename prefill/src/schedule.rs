@@ -13,7 +13,7 @@ use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{FillLimits, Next};
-use baton_worker::plan::{LoadReport, Plan, Schedule, Segment};
+use baton_worker::plan::{LoadReport, Pace, Plan, Schedule, Segment};
 use baton_worker::sequence::Sequence;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -75,6 +75,7 @@ pub struct PrefillSchedule {
     /// What the step under way computes, by job.
     in_step: Vec<(JobId, u32)>,
     forgotten: Vec<SeqKey>,
+    pace: Pace,
 }
 
 impl Schedule for PrefillSchedule {
@@ -92,6 +93,7 @@ impl Schedule for PrefillSchedule {
 
     fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
         let mut plan = Plan::default();
+        self.pace.begin(now);
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
         for id in self.order(now, Phase::is_filling) {
@@ -116,6 +118,7 @@ impl Schedule for PrefillSchedule {
     }
 
     fn stepped(&mut self, output: StepOutput, now: Duration, actions: &mut Vec<Action>) {
+        self.pace.end(now);
         for (item, (id, count)) in output.items.into_iter().zip(std::mem::take(&mut self.in_step)) {
             let job = self.jobs.get_mut(&id).expect("no job ends during a step");
             let fill = job.fill_mut().expect("a planned job is filling");
@@ -138,7 +141,7 @@ impl Schedule for PrefillSchedule {
         }
         for job in self.jobs.values() {
             if let Some(lease) = job.lease {
-                self.blocks.renew(lease, self.limits.lease_ttl, now);
+                self.blocks.renew(lease, self.lease_ttl(), now);
             }
         }
         self.pump(now, actions);
@@ -185,6 +188,7 @@ impl PrefillSchedule {
             next_seq: 1,
             in_step: Vec::new(),
             forgotten: Vec::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -297,6 +301,7 @@ impl PrefillSchedule {
         actions: &mut Vec<Action>,
     ) -> Option<u32> {
         let limits = FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens };
+        let ttl = self.lease_ttl();
         let job = self.jobs.get_mut(&id)?;
         let next = job.fill_mut()?.advance(&self.blocks, &mut self.claims, limits);
         let compute = match next {
@@ -309,7 +314,7 @@ impl PrefillSchedule {
             }
             Next::Wait | Next::Done => None,
         };
-        if !job.announce(id, &self.blocks, self.limits.lease_ttl, now, actions) {
+        if !job.announce(id, &self.blocks, ttl, now, actions) {
             actions.push(Action::Fail(id, JobFailure::Overloaded));
             self.end(id);
             return None;
@@ -319,6 +324,10 @@ impl PrefillSchedule {
             actions.push(Action::Done(id, done.report));
         }
         compute
+    }
+
+    fn lease_ttl(&self) -> Duration {
+        self.pace.outlast(self.limits.lease_ttl)
     }
 
     /// Jobs in a phase, the most urgent first.

@@ -61,9 +61,15 @@ impl Rig {
 
     /// One step; whether there was something to compute.
     fn step(&mut self) -> bool {
+        self.step_for(Duration::ZERO)
+    }
+
+    /// One step that takes so long.
+    fn step_for(&mut self, time: Duration) -> bool {
         let Some(plan) = self.schedule.plan(self.now, &mut self.actions) else { return false };
         self.computed += plan.segments.iter().map(|segment| segment.count).sum::<u32>();
         let output = self.engine.step(self.blocks.arena(), self.schedule.batch(plan));
+        self.now += time;
         self.schedule.stepped(output, self.now, &mut self.actions);
         for seq in self.schedule.forgotten() {
             self.engine.forget(seq);
@@ -264,6 +270,20 @@ fn announced_blocks_are_kept_as_long_as_the_call_lasts() {
     rig.send(Event::Cancel(JobId(1)));
     assert!(rig.blocks.lock().resolve(&block, rig.now).is_err());
     rig.assert_empty();
+}
+
+#[test]
+fn a_slow_step_does_not_cost_an_announced_block() {
+    let mut rig = Rig::new(8);
+    rig.ask(1, request(prompt(0, 7, 1)));
+    // Only between steps can leases be renewed, and these take five times as long as a lease.
+    while rig.step_for(5 * SECOND) {
+        let now = rig.now + 5 * SECOND;
+        for block in rig.announced(1) {
+            assert!(rig.blocks.lock().resolve(&block, now).is_ok(), "at {:?}", rig.now);
+        }
+    }
+    assert_eq!((rig.announced(1).len(), rig.failures()), (7, vec![]));
 }
 
 /// A caller that holds the first blocks of a prompt, and the descriptors that it sends along.

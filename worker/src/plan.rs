@@ -59,6 +59,30 @@ pub trait Schedule {
     fn is_idle(&self) -> bool;
 }
 
+/// How long steps take. Leases are renewed between steps, so they have to outlast the slowest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    begun: Duration,
+    slowest: Duration,
+}
+
+impl Pace {
+    /// A step begins.
+    pub fn begin(&mut self, now: Duration) {
+        self.begun = now;
+    }
+
+    /// The step is over.
+    pub fn end(&mut self, now: Duration) {
+        self.slowest = self.slowest.max(now.saturating_sub(self.begun));
+    }
+
+    /// A time to live that outlasts a step or two, whatever is configured.
+    pub fn outlast(&self, ttl: Duration) -> Duration {
+        ttl + 2 * self.slowest
+    }
+}
+
 /// How busy a worker is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoadReport {

@@ -120,7 +120,7 @@ impl<'a> Cluster<'a> {
             scenario,
             now: Duration::ZERO,
             net,
-            pulls: Pulls::default(),
+            pulls: Pulls::new(scenario.verify_pulls),
             routers: (0..scenario.routers).map(|_| Router::new()).collect(),
             prefills: (0..scenario.prefills).map(|_| None).collect(),
             decodes: (0..scenario.decodes).map(|_| None).collect(),

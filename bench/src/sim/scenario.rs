@@ -37,6 +37,9 @@ pub struct Scenario {
     pub data: Link,
     /// Pulls that read the owner's memory instead of asking it, in parts per million.
     pub mapped_ppm: u32,
+    /// Whether what arrives is compared with what was announced. Without it runs have to find
+    /// wrong tokens: that is how the judgement itself is tested.
+    pub verify_pulls: bool,
     /// Missing blocks from which on a prefill worker is asked.
     pub disaggregate_min_blocks: u32,
     /// The requests.
@@ -111,6 +114,7 @@ impl Scenario {
             control: Link { delay, jitter: MS, ..Link::default() },
             data: Link { delay, jitter: 2 * MS, reorder: true, ..Link::default() },
             mapped_ppm: 500_000,
+            verify_pulls: true,
             disaggregate_min_blocks: 2,
             load: Load {
                 requests: 150,

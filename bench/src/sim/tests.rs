@@ -68,6 +68,17 @@ fn any_small_cluster_holds() {
 }
 
 #[test]
+fn without_the_check_of_what_arrives_tokens_are_wrong() {
+    let mut scenario = Scenario::storm();
+    scenario.data.corrupt_ppm = 50_000;
+    let found = |scenario: &Scenario| run(scenario, 1).violations;
+    assert_eq!(found(&scenario), [""; 0]);
+    scenario.verify_pulls = false;
+    let violations = found(&scenario);
+    assert!(violations.iter().any(|what| what.contains("the first wrong one")), "{violations:?}");
+}
+
+#[test]
 fn equal_seeds_give_equal_runs() {
     for seed in seeds(5) {
         let (one, other) = (run(&Scenario::storm(), seed), run(&Scenario::storm(), seed));
