@@ -237,9 +237,13 @@ fn prompt(shared: usize, own: usize, id: u32) -> Vec<TokenId> {
 fn turns_with_a_shared_prefix_compute_it_once() {
     let mut rig = Rig::new(1, 120);
     let turns: Vec<_> = (0..8).map(|id| turn(id, prompt(6, 1, id as u32))).collect();
-    turns.iter().for_each(|turn| rig.submit(turn));
+    for turn in &turns {
+        rig.submit(turn);
+    }
     rig.run();
-    turns.iter().for_each(|turn| rig.assert_answered(turn));
+    for turn in &turns {
+        rig.assert_answered(turn);
+    }
     // The prefix, and for each turn its own block, the tail and all drawn tokens but the last.
     assert_eq!(rig.computed as usize, 6 * BLOCK + 8 * (BLOCK + 3 + 19));
     rig.assert_empty();
@@ -267,10 +271,14 @@ fn answers_longer_than_announced_are_preempted_and_still_right() {
             ..turn(id, prompt(1, 1 + id as usize % 2, id as u32))
         };
         let turns: Vec<_> = (0..6).map(|id| long(id, 1 + (id % 3) as u16)).collect();
-        turns.iter().for_each(|turn| rig.submit(turn));
+        for turn in &turns {
+            rig.submit(turn);
+        }
         rig.run();
         assert!(rig.preempted, "{slots} slots");
-        turns.iter().for_each(|turn| rig.assert_answered(turn));
+        for turn in &turns {
+            rig.assert_answered(turn);
+        }
         rig.assert_empty();
     }
 }
@@ -300,7 +308,9 @@ fn scarce_memory_never_stops_all_turns() {
             }
         }
         rig.run();
-        turns.iter().for_each(|turn| rig.assert_answered(turn));
+        for turn in &turns {
+            rig.assert_answered(turn);
+        }
         rig.assert_empty();
     }
 }
@@ -333,7 +343,9 @@ fn whenever_a_turn_is_cancelled_everything_is_given_back() {
         let turns: Vec<_> = (0..4)
             .map(|id| TurnRequest { osl: 2, choices: 2, ..turn(id, prompt(2, 1, id as u32)) })
             .collect();
-        turns.iter().for_each(|turn| rig.submit(turn));
+        for turn in &turns {
+            rig.submit(turn);
+        }
         for _ in 0..steps {
             rig.step();
         }
@@ -342,7 +354,9 @@ fn whenever_a_turn_is_cancelled_everything_is_given_back() {
         rig.send(Event::Cancel(RouterId(1), RequestId(9), None));
         if steps % 2 == 0 {
             rig.run();
-            turns[2..].iter().for_each(|turn| rig.assert_answered(turn));
+            for turn in &turns[2..] {
+                rig.assert_answered(turn);
+            }
         }
         rig.send(Event::RouterGone(RouterId(1)));
         rig.assert_empty();
@@ -373,7 +387,9 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
     let mut rig = Rig::new(1, 8);
     rig.submit(&turn(1, prompt(0, 8, 1)));
     rig.submit(&TurnRequest { deadline: Duration::ZERO, ..turn(2, prompt(0, 1, 2)) });
-    (10..19).for_each(|id| rig.submit(&turn(id, prompt(0, 1, 3))));
+    for id in 10..19 {
+        rig.submit(&turn(id, prompt(0, 1, 3)));
+    }
     assert_eq!(rig.failure(1), Some(Failure::TooLarge { blocks: 9, slots: 8 }));
     assert_eq!(rig.failure(2), Some(Failure::Deadline));
     assert_eq!((rig.failure(17), rig.failure(18)), (None, Some(Failure::Overloaded)));

@@ -93,44 +93,27 @@ pub(super) fn request_id(index: usize) -> RequestId {
 /// All requests of a run, in order of time.
 pub(super) fn draw(scenario: &Scenario, chance: &mut Chance) -> Vec<Ask> {
     let load = &scenario.load;
-    let vocab = u64::from(scenario.model.vocab);
-    let tokens = |chance: &mut Chance, count: u64| -> Vec<TokenId> {
-        (0..count).map(|_| chance.between(1, vocab - 1) as TokenId).collect()
+    let family = |chance: &mut Chance| {
+        let length = chance.between(1, load.prefix_tokens);
+        tokens(scenario, chance, length)
     };
-    let families: Vec<Vec<TokenId>> = (0..load.families)
-        .map(|_| {
-            let length = chance.between(1, load.prefix_tokens);
-            tokens(chance, length)
-        })
-        .collect();
+    let families: Vec<Vec<TokenId>> = (0..load.families).map(|_| family(chance)).collect();
     let tenants = ["red", "blue"].map(|name| TenantId(Arc::from(name)));
-    let longest = (load.prefix_tokens + load.suffix_tokens) as usize;
     // Turns start when routers have met the workers.
     let mut at = Duration::from_millis(100);
     let mut asks: Vec<Ask> = Vec::new();
-    for index in 0..load.requests {
+    for _ in 0..load.requests {
         at += chance.span(load.gap * 2);
-        let continued = (index > 0 && chance.hits(load.continued_ppm))
-            .then(|| &asks[chance.below(index as u64) as usize])
-            .map(|earlier| continuation(scenario, earlier));
-        let mut prompt = continued
-            .filter(|prompt| prompt.len() < longest)
-            .unwrap_or_else(|| families[chance.below(load.families) as usize].clone());
-        // Some prompts are equal, some end on a block's boundary.
-        let room = (longest - prompt.len().min(longest)) as u64;
-        let suffix = chance.below(load.suffix_tokens.min(room) + 1);
-        if !chance.hits(150_000) {
-            prompt.extend(tokens(chance, suffix));
-        }
-        let block_tokens = scenario.model.block_tokens as usize;
-        if chance.hits(150_000) && prompt.len() > block_tokens {
-            prompt.truncate(prompt.len() / block_tokens * block_tokens);
-        }
+        let prompt = draw_prompt(scenario, chance, &families, &asks);
         let max_tokens = chance.between(1, load.answer_tokens) as u32;
         let choices = chance.between(1, load.choices) as u16;
-        let understated = chance.hits(load.understated_ppm);
-        let cancelled = chance.hits(load.cancelled_ppm);
-        let stopped = chance.hits(load.stopped_ppm);
+        let osl =
+            if chance.hits(load.understated_ppm) { chance.below(3) as u32 } else { max_tokens };
+        let gone_at =
+            chance.hits(load.cancelled_ppm).then(|| at + chance.span(Duration::from_millis(200)));
+        let stop = chance
+            .hits(load.stopped_ppm)
+            .then(|| (chance.below(u64::from(choices)) as u16, chance.between(1, 8) as usize));
         asks.push(Ask {
             at,
             router: chance.below(scenario.routers as u64) as NodeId,
@@ -139,15 +122,47 @@ pub(super) fn draw(scenario: &Scenario, chance: &mut Chance) -> Vec<Ask> {
             seed: chance.next(),
             choices,
             max_tokens,
-            osl: if understated { chance.below(3) as u32 } else { max_tokens },
+            osl,
             priority: chance.below(3) as i32 - 1,
             deadline: at + load.deadline,
-            gone_at: cancelled.then(|| at + chance.span(Duration::from_millis(200))),
-            stop: stopped
-                .then(|| (chance.below(u64::from(choices)) as u16, chance.between(1, 8) as usize)),
+            gone_at,
+            stop,
         });
     }
     asks
+}
+
+/// A shared prefix or an earlier conversation, and mostly something new. Some prompts are equal,
+/// some end on a block's boundary.
+fn draw_prompt(
+    scenario: &Scenario,
+    chance: &mut Chance,
+    families: &[Vec<TokenId>],
+    asks: &[Ask],
+) -> Vec<TokenId> {
+    let load = &scenario.load;
+    let longest = (load.prefix_tokens + load.suffix_tokens) as usize;
+    let continued = (!asks.is_empty() && chance.hits(load.continued_ppm))
+        .then(|| &asks[chance.below(asks.len() as u64) as usize])
+        .map(|earlier| continuation(scenario, earlier))
+        .filter(|prompt| prompt.len() < longest);
+    let mut prompt =
+        continued.unwrap_or_else(|| families[chance.below(load.families) as usize].clone());
+    let room = longest.saturating_sub(prompt.len()) as u64;
+    let suffix = chance.below(load.suffix_tokens.min(room) + 1);
+    if !chance.hits(150_000) {
+        prompt.extend(tokens(scenario, chance, suffix));
+    }
+    let block_tokens = scenario.model.block_tokens as usize;
+    if chance.hits(150_000) && prompt.len() > block_tokens {
+        prompt.truncate(prompt.len() / block_tokens * block_tokens);
+    }
+    prompt
+}
+
+fn tokens(scenario: &Scenario, chance: &mut Chance, count: u64) -> Vec<TokenId> {
+    let vocab = u64::from(scenario.model.vocab);
+    (0..count).map(|_| chance.between(1, vocab - 1) as TokenId).collect()
 }
 
 /// The next prompt of a client that got this answer.
