@@ -1,6 +1,9 @@
 //! The `baton` command: thin, it calls the crates.
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Baton runs on Linux: it needs memfd, pidfd and the like");
+
 mod chat;
 mod cli;
 mod daemons;

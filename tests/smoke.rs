@@ -169,6 +169,10 @@ fn wrong_configurations_and_checkpoints_exit_with_64() {
         ("[model]\nengine = \"witness\"\nblock_tokens = 48", "block_tokens"),
         ("[model]\nengine = \"abacus\"", "engine"),
         ("[model]\nengine = \"cpu\"", "model.dir"),
+        (
+            "[model]\nengine = \"witness\"\n[transfer]\ntcp_listen = \"0.0.0.0:0\"",
+            "transfer.tcp_listen",
+        ),
     ] {
         let (code, line) = check(text);
         assert_eq!(code, Some(64), "{text}: {line}");
@@ -250,4 +254,26 @@ async fn cluster_plays_a_script() {
         "It rains.\nBring an umbrella \u{2602}."
     );
     assert_eq!(say(long).await, "I have nothing to say.");
+}
+
+#[tokio::test]
+async fn cluster_logs_show_neither_prompts_nor_secrets() {
+    let (cluster, log) = Cluster::start_logging("trace", &["--disaggregate-min-blocks", "0"]);
+    let client = cluster.client();
+    let canary = "xylophone-canary-4711";
+    let request = json!({
+        "model": "tiny-qwen3",
+        "prompt": format!("{canary} ").repeat(40),
+        "max_tokens": 4,
+    });
+    client.post("/v1/completions", &request).await.unwrap();
+    let bad = json!({"model": "tiny-qwen3", "prompt": {"canary": canary}});
+    assert_eq!(status(client.post("/v1/completions", &bad).await).0, 400);
+    let secret = cluster.secret();
+    assert_eq!(secret.len(), 64);
+    assert_eq!(cluster.stop(), Some(0));
+    let log = log.join().unwrap();
+    assert!(log.contains("listening"), "the log is not there: {log}");
+    assert!(!log.contains(canary), "a prompt stands in the log");
+    assert!(!log.contains(&secret), "the secret stands in the log");
 }

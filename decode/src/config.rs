@@ -95,6 +95,7 @@ impl DecodeConfig {
             model: &self.model,
             kv: &self.kv,
             transfer: &self.transfer,
+            insecure_plaintext: self.serve.insecure_plaintext,
             batch_tokens: self.limits.batch_tokens,
         }
     }

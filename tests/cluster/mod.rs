@@ -4,8 +4,9 @@
 use baton_bench::client::{Client, ClientError};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The program under test.
@@ -28,13 +29,31 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a cluster on free ports and waits for its ready line.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut process = Command::new(BATON)
-            .arg("up")
-            .args(["--listen", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("baton starts");
+        Self::await_ready(Self::command(args).spawn().expect("baton starts"), args)
+    }
+
+    /// Starts a cluster that logs at a level; the log can be had after its end.
+    pub(crate) fn start_logging(level: &str, args: &[&str]) -> (Self, JoinHandle<String>) {
+        let mut command = Self::command(args);
+        command.env("BATON_LOG", level).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("baton starts");
+        let mut stderr = process.stderr.take().expect("piped");
+        // Read from the beginning: whoever writes to a full pipe waits.
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).expect("text");
+            text
+        });
+        (Self::await_ready(process, args), log)
+    }
+
+    fn command(args: &[&str]) -> Command {
+        let mut command = Command::new(BATON);
+        command.arg("up").args(["--listen", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
+        command
+    }
+
+    fn await_ready(mut process: Child, args: &[&str]) -> Self {
         let routers = args.iter().position(|arg| *arg == "--routers");
         let routers = routers.map_or(1, |at| args[at + 1].parse().expect("a number"));
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
@@ -47,6 +66,12 @@ impl Cluster {
             }
         }
         Self { process, urls }
+    }
+
+    /// The cluster's secret.
+    pub(crate) fn secret(&self) -> String {
+        let dir = std::env::temp_dir().join(format!("baton-up-{}", self.pid()));
+        std::fs::read_to_string(dir.join("secret")).expect("a secret").trim().to_owned()
     }
 
     /// The first router's URL.

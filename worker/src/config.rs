@@ -126,6 +126,8 @@ pub struct Common<'a> {
     pub kv: &'a KvConfig,
     /// `[transfer]`
     pub transfer: &'a TransferConfig,
+    /// Whether other machines may be served without TLS.
+    pub insecure_plaintext: bool,
     /// Most positions in one step.
     pub batch_tokens: u32,
 }
@@ -146,6 +148,12 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
     }
     if model.dir.as_os_str().is_empty() && model.engine != EngineKind::Witness {
         return Err(config.refuse("model.dir", "a checkpoint directory", "\"\""));
+    }
+    let blocks_at = common.transfer.tcp_listen;
+    if !blocks_at.ip().is_loopback() && !common.insecure_plaintext {
+        let expected =
+            "a loopback address, as there is no TLS, or `serve.insecure_plaintext = true`";
+        return Err(config.refuse("transfer.tcp_listen", expected, blocks_at));
     }
     if model.engine == EngineKind::Scripted && model.script.as_os_str().is_empty() {
         return Err(config.refuse("model.script", "the script that the engine plays", "\"\""));
