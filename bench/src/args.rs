@@ -1,6 +1,7 @@
 //! `baton bench`: its command line.
 
 use crate::sim::command::{self as sim, SimArgs};
+use crate::smoke::{self, HostArgs, SmokeArgs};
 use baton_node::exit::Failure;
 use clap::{Args, Subcommand};
 
@@ -14,13 +15,20 @@ pub struct BenchArgs {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Ask a cluster, or one started for it, and show latencies, speeds and what moved
+    Smoke(SmokeArgs),
     /// Run the whole cluster in virtual time, from seeds, under storms
     Sim(SimArgs),
+    /// Be the cluster of a measurement, and die with it
+    #[command(hide = true)]
+    Host(HostArgs),
 }
 
 /// Measures.
 pub fn main(args: &BenchArgs) -> Result<(), Failure> {
     match &args.what {
+        What::Smoke(args) => smoke::main(args),
         What::Sim(args) => sim::main(args),
+        What::Host(args) => smoke::host(args),
     }
 }

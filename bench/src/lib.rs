@@ -4,5 +4,6 @@
 mod args;
 pub mod client;
 pub mod sim;
+mod smoke;
 
 pub use args::{BenchArgs, main};
