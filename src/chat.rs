@@ -84,7 +84,7 @@ async fn answer(
             let _ = write!(out, "{piece}").and_then(|()| out.flush());
         }
     }
-    println!();
+    let _ = writeln!(out);
     Ok(answer)
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod daemons;
 mod demo_model;
 mod run;
+mod scratch;
 mod up;
 
 use clap::Parser;

@@ -2,6 +2,7 @@
 
 use crate::cli::RunArgs;
 use crate::demo_model;
+use crate::scratch::Scratch;
 use baton_arena::{Arena, ArenaOptions};
 use baton_decode::event::{Action, Event, News};
 use baton_decode::schedule::{DecodeSchedule, Limits};
@@ -32,10 +33,11 @@ const BATCH_TOKENS: u32 = 512;
 pub(crate) fn main(args: &RunArgs) -> Result<(), Failure> {
     let clock = Monotonic::process();
     let begun = clock.now();
-    let scratch = Scratch::new()?;
+    check(args)?;
+    let scratch = Scratch::new("run")?;
     let dir = match &args.model {
         Some(dir) => dir.clone(),
-        None => demo_model::unpack(&scratch.0)?,
+        None => demo_model::unpack(scratch.path())?,
     };
     let text = load_text(&dir)?;
     let engine = load_engine(&dir, args)?;
@@ -52,32 +54,24 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Failure> {
         },
         &text,
     )?;
-    if args.json {
-        println!("{}", answer.to_json(&prompt, loaded - begun));
-    } else {
-        println!();
-    }
+    let last =
+        if args.json { answer.to_json(&prompt, loaded - begun).to_string() } else { String::new() };
+    // A closed pipe ends the printing, not the run.
+    let _ = writeln!(std::io::stdout(), "{last}");
     Ok(())
 }
 
-/// A directory for the unpacked model; removed at the end.
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("baton-run-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|error| {
-            Failure::new(Exit::Unavailable, format!("cannot create {}: {error}", dir.display()))
-        })?;
-        Ok(Self(dir))
+/// Refuses numbers that mean nothing, before anything is loaded.
+fn check(args: &RunArgs) -> Result<(), Failure> {
+    let refuse = |text: String| Err(Failure::new(Exit::Usage, text));
+    if args.max_tokens == 0 {
+        return refuse("--max-tokens: expected at least 1, found 0".into());
     }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is in the system's directory for temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
+    if !args.temperature.is_finite() || args.temperature < 0.0 {
+        let found = args.temperature;
+        return refuse(format!("--temperature: expected a number from 0 on, found {found}"));
     }
+    Ok(())
 }
 
 fn load_text(dir: &Path) -> Result<Arc<TextModel>, Failure> {
@@ -253,6 +247,7 @@ fn limits() -> Limits {
         pull_timeout: Duration::ZERO,
         lease_ttl: Duration::ZERO,
         prefill_attempts: 0,
+        prefill_patience: Duration::MAX,
         ageing: Duration::from_secs(1),
     }
 }

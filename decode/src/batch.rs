@@ -13,7 +13,7 @@ use std::time::Duration;
 impl DecodeSchedule {
     /// Every drawing choice first, one token each; then prompt positions, within the budget that
     /// bounds the others' inter-token latency.
-    pub(crate) fn plan_step(&mut self, now: Duration, _actions: &mut Vec<Action>) -> Option<Plan> {
+    pub(crate) fn plan_step(&mut self, now: Duration) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
@@ -33,7 +33,22 @@ impl DecodeSchedule {
                 self.plan_fill(*id, choice, &mut budget, &mut plan);
             }
         }
-        (!plan.segments.is_empty()).then_some(plan)
+        if plan.segments.is_empty() {
+            self.make_room_for_fills(&order);
+            return None;
+        }
+        Some(plan)
+    }
+
+    /// Where nothing can be computed because what is not drawn for holds all memory (the choices
+    /// of routers that lag, beyond their credit), one of those gives way to the turns that wait.
+    fn make_room_for_fills(&mut self, order: &[TurnId]) {
+        let fills = |turn: &Turn| {
+            turn.choices.iter().any(|choice| matches!(choice.phase, Phase::Filling(_)))
+        };
+        if self.turns.values().any(fills) && self.blocks.available() == 0 {
+            self.preempt_one(order);
+        }
     }
 
     fn plan_draw(
@@ -77,8 +92,10 @@ impl DecodeSchedule {
             return;
         }
         let Phase::Filling(fill) = &mut turn.choices[choice].phase else { return };
-        let Next::Compute(count) = fill.advance(&self.blocks, &mut self.claims, limits) else {
-            return;
+        let count = match fill.advance(&self.blocks, &mut self.claims, limits) {
+            Next::Compute(count) => count,
+            Next::Wait | Next::Done => return,
+            Next::Pull(_) => unreachable!("offers come with a call, and are withdrawn with it"),
         };
         if count == 0 {
             return;

@@ -7,6 +7,9 @@ use baton_node::telemetry::LogConfig;
 use baton_worker::config::{ClusterConfig, Common, KvConfig, ModelConfig, TransferConfig};
 use serde::{Deserialize, Serialize};
 
+/// Fewer could not be told from a queue that is always nearly full.
+const FRAMES_QUEUED_MIN: usize = 16;
+
 /// Everything that a decode daemon is told.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +68,8 @@ pub struct DecodeLimits {
     pub lease_ttl: Span,
     /// Prefill workers asked for one turn, at most.
     pub prefill_attempts: usize,
+    /// A prefill worker that announces nothing for that long is given up for the turn.
+    pub prefill_patience: Span,
     /// Waiting that long counts as one step of priority.
     pub ageing: Span,
     /// Frames that a router may be behind before its streams are dropped.
@@ -81,6 +86,7 @@ impl Default for DecodeLimits {
             pull_timeout: Span::secs(5),
             lease_ttl: Span::secs(10),
             prefill_attempts: 2,
+            prefill_patience: Span::secs(60),
             ageing: Span::secs(1),
             frames_queued: 1024,
         }
@@ -111,6 +117,7 @@ impl DecodeConfig {
             pull_timeout: limits.pull_timeout.0,
             lease_ttl: limits.lease_ttl.0,
             prefill_attempts: limits.prefill_attempts,
+            prefill_patience: limits.prefill_patience.0,
             ageing: limits.ageing.0,
         }
     }
@@ -124,13 +131,21 @@ impl DecodeConfig {
             ("limits.turns", limits.turns),
             ("limits.local_fill_tokens", limits.local_fill_tokens as usize),
             ("limits.pull_window_blocks", limits.pull_window_blocks),
-            ("limits.frames_queued", limits.frames_queued),
         ];
         for (key, found) in positive {
             if found == 0 {
                 return Err(config.refuse(key, "at least 1", found));
             }
         }
-        Ok(())
+        if limits.frames_queued < FRAMES_QUEUED_MIN {
+            let expected = format!("at least {FRAMES_QUEUED_MIN}");
+            return Err(config.refuse("limits.frames_queued", expected, limits.frames_queued));
+        }
+        let spans = [
+            ("limits.pull_timeout", limits.pull_timeout),
+            ("limits.lease_ttl", limits.lease_ttl),
+            ("limits.prefill_patience", limits.prefill_patience),
+        ];
+        baton_worker::config::check_spans(config, &spans)
     }
 }

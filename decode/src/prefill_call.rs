@@ -5,6 +5,7 @@ use crate::turn::TurnId;
 use baton_node::clock::Clock;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_client::PrefillClient;
+use baton_worker::daemon::MESSAGE_BYTES_MAX;
 use baton_worker::peers::{PeerChannel, Peers};
 use baton_worker::wire::{descriptor_to_wire, descriptors_from_wire};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl PrefillCaller {
         events: &flume::Sender<Event>,
     ) -> Result<std::convert::Infallible, tonic::Status> {
         let channel: PeerChannel = self.peers.channel(&call.candidate.uri)?;
-        let mut client = PrefillClient::new(channel);
+        let mut client = PrefillClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (worker, expected) = (call.candidate.peer.worker, call.candidate.peer.incarnation);
         let mut stream = client.compute(self.request(call)).await?.into_inner();
         let mut complete = false;

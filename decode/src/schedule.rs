@@ -38,6 +38,8 @@ pub struct Limits {
     pub lease_ttl: Duration,
     /// Prefill workers asked for one turn, at most.
     pub prefill_attempts: usize,
+    /// A prefill worker that announces nothing for that long is given up for the turn.
+    pub prefill_patience: Duration,
     /// Waiting that long counts as one step of priority.
     pub ageing: Duration,
 }
@@ -89,7 +91,7 @@ impl Schedule for DecodeSchedule {
                     && remote.candidate.peer.worker == from
                 {
                     remote.done = true;
-                    turn.report.cached_tokens += cached_tokens;
+                    turn.remote_cached_tokens = cached_tokens;
                 }
             }
             Event::PrefillFailed(id, from) => {
@@ -102,9 +104,9 @@ impl Schedule for DecodeSchedule {
         self.pump(now, actions);
     }
 
-    fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
+    fn plan(&mut self, now: Duration, _: &mut Vec<Action>) -> Option<Plan> {
         self.pace.begin(now);
-        self.plan_step(now, actions)
+        self.plan_step(now)
     }
 
     fn batch(&self, plan: Plan) -> Batch<'_> {
@@ -123,6 +125,13 @@ impl Schedule for DecodeSchedule {
         let late: Vec<TurnId> = self.turns.iter().filter_map(late).collect();
         for id in late {
             self.fail(id, Failure::Deadline, actions);
+        }
+        let silent = |(id, turn): (&TurnId, &Turn)| {
+            turn.is_silent(now, self.limits.prefill_patience).then_some(*id)
+        };
+        let silent: Vec<TurnId> = self.turns.iter().filter_map(silent).collect();
+        for id in silent {
+            self.replan(id, now, actions);
         }
         for turn in self.turns.values() {
             if let Some(lease) = turn.remote.as_ref().and_then(|remote| remote.lease) {
@@ -184,7 +193,7 @@ impl DecodeSchedule {
     }
 
     fn slots(&self) -> usize {
-        self.blocks.arena().slots() as usize
+        self.blocks.usable_slots()
     }
 
     fn submit(&mut self, mut request: TurnRequest, now: Duration, actions: &mut Vec<Action>) {
@@ -212,8 +221,10 @@ impl DecodeSchedule {
             self.names.insert((request.router, request.request), id);
         }
         // What exceeds the pool cannot be drawn: alone on this worker, a turn always fits.
-        let room = slots as u32 * request.chain_key.block_tokens - request.tokens.len() as u32;
-        request.stop.max_tokens = request.stop.max_tokens.min(room);
+        let all = slots as u64 * u64::from(request.chain_key.block_tokens);
+        let room = all.saturating_sub(request.tokens.len() as u64);
+        request.stop.max_tokens =
+            request.stop.max_tokens.min(u32::try_from(room).unwrap_or(u32::MAX));
         self.turns.insert(id, Turn::new(request, slots, now));
     }
 
@@ -305,7 +316,8 @@ impl DecodeSchedule {
         let pins = fill.sequence().pins();
         let lent = if pins.is_empty() { None } else { self.blocks.lend(pins, None, ttl, now) };
         let (lease, held) = lent.map_or((None, Vec::new()), |(id, held)| (Some(id), held));
-        turn.remote = Some(Remote { candidate: candidate.clone(), done: false, lease });
+        turn.remote = Some(Remote { candidate: candidate.clone(), asked: now, done: false, lease });
+        turn.last_announced = None;
         let call = PrefillCall {
             candidate,
             request: turn.request.request,
@@ -427,8 +439,11 @@ impl DecodeSchedule {
         let sequence = fill.into_sequence();
         if !std::mem::replace(&mut turn.filled, true) {
             let block_tokens = sequence.block_tokens();
-            turn.report.cached_tokens += report.found_blocks * block_tokens;
-            turn.report.pulled_tokens = report.pulled_blocks * block_tokens;
+            // What the other side found counts only as far as it came from there.
+            let pulled_tokens = report.pulled_blocks * block_tokens;
+            turn.report.cached_tokens =
+                report.found_blocks * block_tokens + turn.remote_cached_tokens.min(pulled_tokens);
+            turn.report.pulled_tokens = pulled_tokens;
             turn.report.pulled_blocks = report.pulled_blocks;
             turn.report.pulled_bytes = report.pulled_bytes;
             turn.report.computed_tokens = sequence.tokens().len() as u32

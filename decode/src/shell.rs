@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What goes to one router.
 pub type FrameSender = mpsc::Sender<Result<pb::DecodeFrame, tonic::Status>>;
@@ -101,8 +101,9 @@ pub struct DecodeShell {
     pub tasks: Tasks,
     /// The runtime of those tasks: the engine's thread is not one of its own.
     pub runtime: tokio::runtime::Handle,
-    /// The calls under way; one per turn at most.
-    pub calls: BTreeMap<TurnId, CancellationToken>,
+    /// The calls under way, one per turn at most; each ends when its guard falls, also together
+    /// with the shell.
+    pub calls: BTreeMap<TurnId, DropGuard>,
 }
 
 impl Shell<Action> for DecodeShell {
@@ -126,9 +127,7 @@ impl DecodeShell {
                 Action::Update(router, update) => frames.entry(router).or_default().push(update),
                 Action::StartPrefill(turn, call) => self.start_call(turn, *call),
                 Action::StopPrefill(turn) => {
-                    if let Some(call) = self.calls.remove(&turn) {
-                        call.cancel();
-                    }
+                    drop(self.calls.remove(&turn));
                 }
                 Action::Pull(turn, peer, pulls, deadline) => {
                     self.start_pull(turn, &peer, pulls, deadline);
@@ -143,7 +142,7 @@ impl DecodeShell {
 
     fn start_call(&mut self, turn: TurnId, call: PrefillCall) {
         let cancelled = CancellationToken::new();
-        self.calls.insert(turn, cancelled.clone());
+        self.calls.insert(turn, cancelled.clone().drop_guard());
         let caller = Arc::clone(&self.caller);
         let events = self.events.clone();
         self.tasks.spawn("prefill call", async move {

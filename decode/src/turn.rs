@@ -130,6 +130,8 @@ impl Choice {
 pub struct Remote {
     /// Who computes.
     pub candidate: Candidate,
+    /// Since when.
+    pub asked: Duration,
     /// Everything is announced.
     pub done: bool,
     /// The lease on this worker's own blocks that the other side may pull.
@@ -176,6 +178,8 @@ pub struct Turn {
     pub asked: usize,
     /// When the latest block was announced.
     pub last_announced: Option<Duration>,
+    /// Prompt tokens that the prefill worker says it found.
+    pub remote_cached_tokens: u32,
     /// Whether the prompt's whole blocks were at hand once.
     pub filled: bool,
     /// What it cost.
@@ -193,6 +197,7 @@ impl Turn {
             remote: None,
             asked: 0,
             last_announced: None,
+            remote_cached_tokens: 0,
             filled: false,
             report: Report::default(),
             request,
@@ -220,6 +225,15 @@ impl Turn {
             Phase::Filling(fill) => Some(fill),
             _ => None,
         }
+    }
+
+    /// Whether a prefill worker has been asked and has let nothing be heard for `patience`, though
+    /// blocks are missing and none is on the way.
+    pub fn is_silent(&self, now: Duration, patience: Duration) -> bool {
+        let Some(remote) = self.remote.as_ref().filter(|remote| !remote.done) else { return false };
+        let Phase::Filling(fill) = &self.choices[0].phase else { return false };
+        let heard = self.last_announced.unwrap_or(remote.asked);
+        !fill.is_pulling() && patience <= now.saturating_sub(heard)
     }
 
     /// Whether every choice has ended.

@@ -127,6 +127,8 @@ impl PrefillConfig {
                 return Err(config.refuse(key, "at least 1", found));
             }
         }
-        Ok(())
+        let spans =
+            [("limits.pull_timeout", limits.pull_timeout), ("limits.lease_ttl", limits.lease_ttl)];
+        baton_worker::config::check_spans(config, &spans)
     }
 }

@@ -38,7 +38,7 @@ pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
     };
     let schedule = PrefillSchedule::new(grounds.blocks.clone(), config.schedule_limits());
     let service = PrefillService {
-        callers,
+        callers: callers.clone(),
         events,
         spec,
         root: Arc::clone(&grounds.root),
@@ -46,6 +46,11 @@ pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
         tasks: daemon.tasks.clone(),
         announcements_queued: config.limits.announcements_queued,
     };
+    let computing = daemon.computing.clone();
+    daemon.tasks.spawn("callers", async move {
+        computing.cancelled().await;
+        callers.close_all();
+    });
     daemon.start_engine("prefill engine", schedule, engine, inbox, Box::new(shell))?;
     let prefill = PrefillServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let routes = Routes::new(daemon.guarded(prefill));

@@ -203,7 +203,7 @@ impl PrefillSchedule {
     }
 
     fn accept(&mut self, id: JobId, request: JobRequest, now: Duration, actions: &mut Vec<Action>) {
-        let slots = self.blocks.arena().slots() as usize;
+        let slots = self.blocks.usable_slots();
         let goal = request.goal();
         let failure = if self.jobs.len() >= self.limits.jobs_max {
             Some(JobFailure::Overloaded)
@@ -261,7 +261,7 @@ impl PrefillSchedule {
 
     /// Begins what fits, takes what has become available, announces what is new.
     fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let slots = self.blocks.arena().slots() as usize;
+        let slots = self.blocks.usable_slots();
         for id in self.order(now, Phase::is_queued) {
             let job = self.jobs.get_mut(&id).expect("listed jobs exist");
             if self.reserved_blocks + job.request.goal() > slots {

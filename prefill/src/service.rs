@@ -53,11 +53,12 @@ impl Prefill for PrefillService {
         }
         let request = self.read(request.into_inner())?;
         let (sender, receiver) = mpsc::channel(self.announcements_queued);
-        let id = self.callers.open(sender);
+        let gone = || Status::unavailable("the engine loop is gone");
+        let id = self.callers.open(sender).ok_or_else(gone)?;
         // From here on the guard tells the schedule when the call ends, however it does.
         let guard = CallGuard { id, service: self.clone() };
-        let gone = |_| Status::unavailable("the engine loop is gone");
-        self.events.send_async(Event::Compute(id, Box::new(request))).await.map_err(gone)?;
+        let event = Event::Compute(id, Box::new(request));
+        self.events.send_async(event).await.map_err(|_| gone())?;
         Ok(Response::new(Announcements { receiver, _guard: guard }))
     }
 }

@@ -28,16 +28,28 @@ pub struct Callers {
 struct CallerTable {
     next: u64,
     senders: BTreeMap<JobId, EventSender>,
+    /// The engine loop is gone: nobody would ever answer.
+    closed: bool,
 }
 
 impl Callers {
-    /// A call has come.
-    pub fn open(&self, sender: EventSender) -> JobId {
+    /// A call has come; `None` where nobody is left to answer it.
+    pub fn open(&self, sender: EventSender) -> Option<JobId> {
         let mut table = self.lock();
+        if table.closed {
+            return None;
+        }
         table.next += 1;
         let id = JobId(table.next);
         table.senders.insert(id, sender);
-        id
+        Some(id)
+    }
+
+    /// The engine loop has ended: all calls end, and their callers go elsewhere.
+    pub fn close_all(&self) {
+        let mut table = self.lock();
+        table.closed = true;
+        table.senders.clear();
     }
 
     /// A call is over.

@@ -3,11 +3,11 @@
 
 use crate::cli::{EngineArg, TransportArg, UpArgs};
 use crate::demo_model;
+use crate::scratch::Scratch;
 use baton_node::auth::ClusterSecret;
 use baton_node::exit::{Exit, Failure};
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// What a daemon is.
@@ -58,29 +58,17 @@ fn dir_name(dir: &Path) -> String {
     absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// A directory that only this user can enter; removed at the end.
+/// The files of one cluster.
 pub(super) struct Runtime {
-    dir: PathBuf,
+    scratch: Scratch,
     /// The checkpoint; none for the witness.
     model: Option<PathBuf>,
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        // What cannot be removed is in the system's directory for temporary files.
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
 }
 
 impl Runtime {
     /// Makes the directory, the cluster's secret and, where none is named, the model.
     pub(super) fn prepare(args: &UpArgs) -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("baton-up-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
-            Failure::new(Exit::Unavailable, format!("cannot create {}: {error}", dir.display()))
-                .with_hint("set TMPDIR to a writable directory")
-        })?;
-        let mut runtime = Self { dir, model: None };
+        let mut runtime = Self { scratch: Scratch::new("up")?, model: None };
         ClusterSecret::generate()?.write_new(&runtime.secret())?;
         runtime.model = match (&args.model, args.engine) {
             (Some(dir), _) => Some(std::fs::canonicalize(dir).map_err(|error| {
@@ -88,13 +76,13 @@ impl Runtime {
                     .with_hint("name a checkpoint directory in Hugging Face format")
             })?),
             (None, EngineArg::Witness) => None,
-            (None, _) => Some(demo_model::unpack(&runtime.dir)?),
+            (None, _) => Some(demo_model::unpack(runtime.scratch.path())?),
         };
         Ok(runtime)
     }
 
     fn secret(&self) -> PathBuf {
-        self.dir.join("secret")
+        self.scratch.path().join("secret")
     }
 
     /// Writes a worker's file.
@@ -126,7 +114,10 @@ impl Runtime {
             line(format_args!("script = {}", quoted(&script)));
         }
         line(format_args!("[kv]\nmemory = {:?}", args.kv_memory));
-        line(format_args!("[transfer]\nprefer = \"{prefer}\"\nshm_dir = {}", quoted(&self.dir)));
+        line(format_args!(
+            "[transfer]\nprefer = \"{prefer}\"\nshm_dir = {}",
+            quoted(self.scratch.path())
+        ));
         if role == Role::Prefill {
             line(format_args!("[limits]\nchunk_tokens = {}", args.chunk_tokens));
         }
@@ -167,7 +158,7 @@ impl Runtime {
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
-        let path = self.dir.join(format!("{name}.toml"));
+        let path = self.scratch.path().join(format!("{name}.toml"));
         std::fs::write(&path, text).map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot write {}: {error}", path.display()))
         })?;

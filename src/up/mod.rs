@@ -9,6 +9,7 @@ use baton_node::exit::{Exit, Failure};
 use child::{Child, Said};
 use files::{Role, Runtime};
 use progress::Progress;
+use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -50,14 +51,17 @@ async fn up(args: &UpArgs) -> Result<(), Failure> {
 fn greet(args: &UpArgs, uris: &[String]) {
     let model = files::model_name(args);
     let uri = &uris[0];
-    println!(
+    let mut text = format!(
         "ready: {uri}  try: curl -N {uri}/v1/chat/completions -H 'content-type: application/json' \
          -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}],\
-         \"max_tokens\":24,\"stream\":true}}'"
+         \"max_tokens\":24,\"stream\":true}}'\n"
     );
     for uri in &uris[1..] {
-        println!("also: {uri}");
+        text.push_str(&format!("also: {uri}\n"));
     }
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading; the cluster serves all the same.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[derive(Default)]
@@ -189,10 +193,11 @@ fn describe(code: Option<i32>) -> String {
     code.map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
 }
 
-/// Ctrl-C, or a polite request to go.
+/// Ctrl-C, a polite request to go, or a terminal that was closed.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -205,6 +210,7 @@ impl Signals {
         Ok(Self {
             interrupt: handler(SignalKind::interrupt())?,
             terminate: handler(SignalKind::terminate())?,
+            hangup: handler(SignalKind::hangup())?,
         })
     }
 
@@ -212,6 +218,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

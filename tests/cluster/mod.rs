@@ -70,8 +70,11 @@ impl Cluster {
 
     /// The cluster's secret.
     pub(crate) fn secret(&self) -> String {
-        let dir = std::env::temp_dir().join(format!("baton-up-{}", self.pid()));
-        std::fs::read_to_string(dir.join("secret")).expect("a secret").trim().to_owned()
+        let pid = self.children()["decode-0"];
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a child");
+        let config = command.split('\0').find(|arg| arg.ends_with(".toml")).expect("a file");
+        let secret = std::path::Path::new(config).with_file_name("secret");
+        std::fs::read_to_string(secret).expect("a secret").trim().to_owned()
     }
 
     /// The first router's URL.

@@ -165,6 +165,11 @@ impl Blocks {
         self.lock().counts()
     }
 
+    /// Slots that can ever be had: all but those lost to writers that were never quiet.
+    pub fn usable_slots(&self) -> usize {
+        (self.arena.slots() - self.counts().quarantined) as usize
+    }
+
     /// Blocks that have made room so far.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)

@@ -149,7 +149,17 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
     if model.dir.as_os_str().is_empty() && model.engine != EngineKind::Witness {
         return Err(config.refuse("model.dir", "a checkpoint directory", "\"\""));
     }
+    for (key, found) in [("kv.leases", common.kv.leases), ("kv.events_kept", common.kv.events_kept)]
+    {
+        if found == 0 {
+            return Err(config.refuse(key, "at least 1", found));
+        }
+    }
     let blocks_at = common.transfer.tcp_listen;
+    if blocks_at.ip().is_unspecified() && common.insecure_plaintext {
+        let expected = "the one address that peers reach: it is what they are told";
+        return Err(config.refuse("transfer.tcp_listen", expected, blocks_at));
+    }
     if !blocks_at.ip().is_loopback() && !common.insecure_plaintext {
         let expected =
             "a loopback address, as there is no TLS, or `serve.insecure_plaintext = true`";
@@ -167,4 +177,12 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
 pub struct ClusterConfig {
     /// File with the cluster's secret: 64 hexadecimal digits. Empty: taken from the environment.
     pub secret_file: PathBuf,
+}
+
+/// Refuses times in which nothing can happen.
+pub fn check_spans<T>(config: &Layered<T>, spans: &[(&str, Span)]) -> Result<(), ConfigError> {
+    match spans.iter().find(|(_, span)| span.0.is_zero()) {
+        Some((key, span)) => Err(config.refuse(key, "more than nothing", span)),
+        None => Ok(()),
+    }
 }

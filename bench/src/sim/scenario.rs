@@ -285,6 +285,7 @@ fn decode_limits() -> DecodeLimits {
         pull_timeout: 200 * MS,
         lease_ttl: 500 * MS,
         prefill_attempts: 2,
+        prefill_patience: Duration::from_secs(10),
         ageing: 100 * MS,
     }
 }
