@@ -7,6 +7,7 @@ use baton_proto::ids::{RequestId, TokenId, WorkerId};
 use baton_proto::ir::FinishReason;
 use baton_transfer::{Peer, Pull, Settled};
 use baton_worker::sequence::ChainKey;
+use std::fmt;
 use std::time::Duration;
 
 /// What happens to the schedule.
@@ -45,7 +46,6 @@ pub enum Action {
 }
 
 /// A call of `Prefill.Compute`.
-#[derive(Debug)]
 pub struct PrefillCall {
     /// Who is asked.
     pub candidate: Candidate,
@@ -63,6 +63,18 @@ pub struct PrefillCall {
     pub priority: i32,
     /// On this process's clock.
     pub deadline: Duration,
+}
+
+impl fmt::Debug for PrefillCall {
+    /// Sizes instead of tokens: prompts do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrefillCall")
+            .field("request", &self.request)
+            .field("tokens", &self.tokens.len())
+            .field("from_block", &self.from_block)
+            .field("candidate", &self.candidate)
+            .finish_non_exhaustive()
+    }
 }
 
 /// News of one choice.

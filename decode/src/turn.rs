@@ -6,6 +6,7 @@ use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
 use baton_worker::fill::Fill;
 use baton_worker::sequence::{ChainKey, Sequence};
+use std::fmt;
 use std::time::Duration;
 
 /// A turn, numbered by the schedule.
@@ -37,7 +38,7 @@ pub struct StopRule {
 }
 
 /// What a router submits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TurnRequest {
     /// Who asks.
     pub router: RouterId,
@@ -65,6 +66,19 @@ pub struct TurnRequest {
     pub deadline: Duration,
     /// Prefill workers to ask, the best first; none: compute here.
     pub candidates: Vec<Candidate>,
+}
+
+impl fmt::Debug for TurnRequest {
+    /// Sizes instead of tokens: prompts do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TurnRequest")
+            .field("request", &self.request)
+            .field("tokens", &self.tokens.len())
+            .field("choices", &self.choices)
+            .field("osl", &self.osl)
+            .field("candidates", &self.candidates)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TurnRequest {

@@ -7,6 +7,7 @@ use baton_transfer::Peer;
 use baton_worker::blocks::Blocks;
 use baton_worker::fill::Fill;
 use baton_worker::sequence::{ChainKey, Sequence};
+use std::fmt;
 use std::time::Duration;
 
 /// A call, numbered by the daemon.
@@ -14,7 +15,6 @@ use std::time::Duration;
 pub struct JobId(pub u64);
 
 /// What the caller wants.
-#[derive(Debug)]
 pub struct JobRequest {
     /// The prompt.
     pub tokens: Vec<TokenId>,
@@ -30,6 +30,17 @@ pub struct JobRequest {
     pub held: Vec<BlockDescriptor>,
     /// ... and how to reach them.
     pub held_by: Option<Peer>,
+}
+
+impl fmt::Debug for JobRequest {
+    /// Sizes instead of tokens: prompts do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobRequest")
+            .field("tokens", &self.tokens.len())
+            .field("from_block", &self.from_block)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JobRequest {

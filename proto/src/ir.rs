@@ -2,6 +2,7 @@
 //! router's later steps see. It has no serde on purpose: JSON dialects live in `router/src/api`.
 
 use crate::ids::{RequestId, TenantId, TokenId};
+use std::fmt;
 use std::time::Duration;
 
 /// One request of a client, parsed and within the limits, not yet rendered.
@@ -29,8 +30,8 @@ pub struct Request {
     pub hints: Hints,
 }
 
-/// What the model shall continue.
-#[derive(Clone, Debug)]
+/// What the model shall continue. `Debug` shows sizes alone: prompts do not belong in logs.
+#[derive(Clone)]
 pub enum Prompt {
     /// A conversation, rendered with the model's chat template.
     Chat(Chat),
@@ -53,9 +54,25 @@ pub struct Chat {
     pub template_args: Vec<(String, JsonText)>,
 }
 
-/// JSON as text, with the client's own key order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chat(chat) => f.debug_tuple("Chat").field(chat).finish(),
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Tokens(ids) => write!(f, "Tokens({})", ids.len()),
+        }
+    }
+}
+
+/// JSON as text, with the client's own key order. `Debug` shows its size alone.
+#[derive(Clone, PartialEq, Eq)]
 pub struct JsonText(pub String);
+
+impl fmt::Debug for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JsonText({} bytes)", self.0.len())
+    }
+}
 
 /// One message of a conversation.
 #[derive(Clone, Debug)]
@@ -96,8 +113,8 @@ impl Role {
     }
 }
 
-/// A part of a message.
-#[derive(Clone, Debug)]
+/// A part of a message. `Debug` shows sizes alone.
+#[derive(Clone)]
 pub enum Part {
     /// Plain text.
     Text(String),
@@ -112,6 +129,17 @@ pub enum Part {
         /// What the tool said.
         text: String,
     },
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Reasoning(text) => write!(f, "Reasoning({} bytes)", text.len()),
+            Self::ToolCall(call) => f.debug_tuple("ToolCall").field(call).finish(),
+            Self::ToolResult { text, .. } => write!(f, "ToolResult({} bytes)", text.len()),
+        }
+    }
 }
 
 /// A call of a tool by the model.
@@ -198,4 +226,27 @@ pub enum FinishReason {
     Stop,
     /// The token limit or the end of the context.
     Length,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_word_of_a_prompt() {
+        let canary = "canary-4711".to_owned();
+        let json = || JsonText(format!("{{\"x\":\"{canary}\"}}"));
+        let parts = vec![
+            Part::Text(canary.clone()),
+            Part::Reasoning(canary.clone()),
+            Part::ToolCall(ToolCall { id: "1".into(), name: "ls".into(), arguments: json() }),
+            Part::ToolResult { call_id: None, text: canary.clone() },
+        ];
+        let messages = vec![Message { role: Role::User, parts, name: None }];
+        let chat = Chat { messages, tools: vec![json()], ..Chat::default() };
+        let prompts =
+            [Prompt::Chat(chat), Prompt::Text(canary.clone()), Prompt::Tokens(vec![987_654])];
+        let shown = format!("{prompts:?}");
+        assert!(!shown.contains(&canary) && !shown.contains("987654"), "{shown}");
+    }
 }

@@ -6,6 +6,7 @@ use baton_kv::hash::{ChainRoot, Salt};
 use baton_kv::lease::{Draft, ReadPin, WriteLease};
 use baton_kv::pool::Exhausted;
 use baton_proto::ids::{SeqKey, SequenceHash, SlotId, TenantId, TokenId};
+use std::fmt;
 use std::sync::Arc;
 
 /// What decides the hash chain of a sequence besides its tokens.
@@ -28,7 +29,6 @@ impl ChainKey {
 }
 
 /// A sequence: tokens, and the KV of the first `computed` of them.
-#[derive(Debug)]
 pub struct Sequence {
     key: SeqKey,
     chain_key: ChainKey,
@@ -42,6 +42,18 @@ pub struct Sequence {
     /// The block after `pins`, where it has been begun.
     draft: Option<Draft>,
     computed: u32,
+}
+
+impl fmt::Debug for Sequence {
+    /// Sizes instead of tokens: prompts do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sequence")
+            .field("key", &self.key)
+            .field("tokens", &self.tokens.len())
+            .field("blocks", &self.pins.len())
+            .field("computed", &self.computed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sequence {
