@@ -144,7 +144,7 @@ fn seed() -> u64 {
 #[tokio::test]
 async fn cluster_storm_over_every_path() {
     let seed = seed();
-    let count = scaled(150, 2_000);
+    let count = scaled(1_200, 4_000);
     let remote = "--disaggregate-min-blocks";
     let paths: [&[&str]; 3] = [
         &["--prefill", "1", "--decode", "2", remote, "inf"],
@@ -160,7 +160,7 @@ async fn cluster_storm_over_every_path() {
 #[tokio::test]
 async fn cluster_storm_with_a_killed_and_a_frozen_prefill_worker() {
     let seed = seed();
-    let count = scaled(300, 2_000);
+    let count = scaled(1_000, 4_000);
     for transport in ["shm", "tcp"] {
         let args = [
             "--prefill",
@@ -191,7 +191,7 @@ async fn cluster_storm_with_a_killed_and_a_frozen_prefill_worker() {
 #[tokio::test]
 async fn cluster_storm_with_a_killed_decode_worker() {
     let seed = seed();
-    let count = scaled(300, 2_000);
+    let count = scaled(1_000, 4_000);
     let args = ["--prefill", "2", "--decode", "3", "--disaggregate-min-blocks", "2"];
     let ends = storm(&args, seed, 20_000..20_000 + count, 1, |cluster, done| {
         if done == count / 2 {
