@@ -83,11 +83,12 @@ impl Router {
     /// called inside a runtime; everything ends with the drain of `tasks`.
     pub fn start(config: Config, secret: &ClusterSecret, tasks: &Tasks) -> Result<Self, Failure> {
         let text = Arc::new(load_text(&config)?);
+        let text_digest = digest_text(&config)?;
         let registry = Registry::new();
         let health = Health::new(tasks.drain());
         let configured = (config.decode.len(), config.prefill.len());
         let workers_max = configured.0 + configured.1;
-        let cluster = Arc::new(Cluster::new(*secret.expose(), workers_max));
+        let cluster = Arc::new(Cluster::new(*secret.expose(), workers_max, text_digest));
         let metrics = Metrics::new(&registry, &cluster);
         let listener = serve::bind(&config.serve)?;
         let local = listener.local_addr();
@@ -171,6 +172,18 @@ fn load_text(config: &Config) -> Result<TextModel, Failure> {
             "expected exactly one of `model.dir` and `model.synthetic_vocab`",
         )),
     }
+}
+
+/// The digest of the tokenizer's file, to be compared with the workers'; empty without one.
+fn digest_text(config: &Config) -> Result<Vec<u8>, Failure> {
+    let Some(dir) = &config.model.dir else { return Ok(Vec::new()) };
+    let path = dir.join("tokenizer.json");
+    let mut hasher = blake3::Hasher::new();
+    let read = std::fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(|_| ()));
+    read.map_err(|error| {
+        Failure::new(Exit::Config, format!("cannot read {}: {error}", path.display()))
+    })?;
+    Ok(hasher.finalize().as_bytes().to_vec())
 }
 
 /// One task for each worker, until the drain has begun and no request is in the house.

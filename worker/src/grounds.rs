@@ -2,7 +2,7 @@
 //! others find them.
 
 use crate::blocks::Blocks;
-use crate::config::Common;
+use crate::config::{Common, EngineKind};
 use crate::links::Links;
 use crate::peers::Peers;
 use baton_arena::{Arena, ArenaOptions};
@@ -15,6 +15,7 @@ use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
 use baton_proto::internal as pb;
 use baton_transfer::{Counters, Endpoints, Local, ServeContext, ServeLimits, Token, shm, tcp};
+use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,7 +66,7 @@ impl Grounds {
             name: identity.name.clone(),
             role: role as i32,
             incarnation: identity.incarnation.0,
-            model: Some(describe_model(spec, &domain)),
+            model: Some(describe_model(spec, &domain, text_digest(common)?)),
             slots: blocks.arena().slots(),
             endpoints: Some(pb::Endpoints::from(&plane.endpoints)),
         };
@@ -83,7 +84,11 @@ impl Grounds {
     }
 }
 
-fn describe_model(spec: &ModelSpec, domain: &[u8; 32]) -> pb::ModelDescription {
+fn describe_model(
+    spec: &ModelSpec,
+    domain: &[u8; 32],
+    text_digest: Vec<u8>,
+) -> pb::ModelDescription {
     pb::ModelDescription {
         name: spec.name.clone(),
         vocab_size: spec.vocab_size,
@@ -91,6 +96,31 @@ fn describe_model(spec: &ModelSpec, domain: &[u8; 32]) -> pb::ModelDescription {
         block_tokens: spec.block_tokens,
         domain: domain.to_vec(),
         eos: spec.eos.clone(),
+        text_digest,
+    }
+}
+
+/// The digest of the tokenizer that belongs to the weights, so that a router with another one is
+/// noticed; empty where the engine reads no checkpoint, or the checkpoint has no such file.
+fn text_digest(common: &Common<'_>) -> Result<Vec<u8>, Failure> {
+    let model = common.model;
+    if model.engine == EngineKind::Witness || model.dir.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    digest_file(&model.dir.join("tokenizer.json"))
+}
+
+fn digest_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let digest = std::fs::File::open(path).and_then(|file| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file)?;
+        Ok(hasher.finalize().as_bytes().to_vec())
+    });
+    match digest {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        digest => digest.map_err(|error| {
+            Failure::new(Exit::Config, format!("cannot read {}: {error}", path.display()))
+        }),
     }
 }
 
@@ -191,4 +221,20 @@ impl DataPlane {
 
 fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Unavailable, format!("cannot serve blocks at `{key}`: {error}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_is_known_by_its_bytes_and_a_missing_one_is_none() {
+        let path = std::env::temp_dir().join(format!("baton-digest-{}.json", std::process::id()));
+        std::fs::write(&path, b"{}").unwrap();
+        let digest = digest_file(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(digest.unwrap(), blake3::hash(b"{}").as_bytes());
+        assert_eq!(digest_file(&path).unwrap(), Vec::<u8>::new());
+    }
 }

@@ -48,6 +48,9 @@ pub struct ModelDescription {
     pub domain: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint32, repeated, tag = "6")]
     pub eos: ::prost::alloc::vec::Vec<u32>,
+    /// BLAKE3 of the checkpoint's tokenizer.json; empty: the engine has none.
+    #[prost(bytes = "vec", tag = "7")]
+    pub text_digest: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {

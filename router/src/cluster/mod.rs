@@ -37,12 +37,15 @@ pub(crate) struct Model {
 /// Everything known about the workers.
 pub(crate) struct Cluster {
     secret: [u8; 32],
+    /// Of this router's own tokenizer.json; empty if it has none.
+    text_digest: Vec<u8>,
     state: Mutex<State>,
     /// How many decode workers can be given work.
     decoders: watch::Sender<usize>,
 }
 
 struct State {
+    /// Decided by the first worker, for as long as the router lives: the text side is loaded once.
     model: Option<Arc<Model>>,
     members: BTreeMap<WorkerId, Member>,
     index: Index,
@@ -65,9 +68,16 @@ pub(crate) enum NotAccepted {
     /// Its blocks and those of the others are not interchangeable.
     #[error(
         "serves `{theirs}` (domain {their_domain}), but the cluster serves `{ours}` (domain {our_domain}); \
-         hint: start all workers with the same checkpoint, engine and block size"
+         hint: start all workers with the same checkpoint, engine and block size; a router keeps the \
+         model of its first worker until it is restarted"
     )]
     OtherModel { ours: String, our_domain: String, theirs: String, their_domain: String },
+    /// Its ids mean other text than this router's.
+    #[error(
+        "has another tokenizer.json (digest {theirs}) than this router (digest {ours}); \
+         hint: let the router's `model.dir` and the worker's name the same checkpoint"
+    )]
+    OtherText { ours: String, theirs: String },
     /// Its description makes no sense.
     #[error("describes itself wrongly: {0}")]
     Malformed(&'static str),
@@ -83,11 +93,12 @@ pub(crate) struct Placement {
 }
 
 impl Cluster {
-    /// For a cluster with that secret and at most so many workers.
-    pub(crate) fn new(secret: [u8; 32], workers_max: usize) -> Self {
+    /// For a cluster with that secret and at most so many workers, and a router whose tokenizer
+    /// has that digest, if it has one.
+    pub(crate) fn new(secret: [u8; 32], workers_max: usize, text_digest: Vec<u8>) -> Self {
         let config = IndexConfig { workers_max, blocks_per_worker_max: BLOCKS_PER_WORKER_MAX };
         let state = State { model: None, members: BTreeMap::new(), index: Index::new(config) };
-        Self { secret, state: Mutex::new(state), decoders: watch::Sender::new(0) }
+        Self { secret, text_digest, state: Mutex::new(state), decoders: watch::Sender::new(0) }
     }
 
     /// The model, once a worker has described it.
@@ -131,9 +142,18 @@ impl Cluster {
         Some(Placement { link, prefill })
     }
 
-    /// Checks a worker's description against what the cluster serves. The first worker decides
-    /// what that is; when the last one is gone, the next first one does.
+    /// Checks a worker's description against what the cluster serves, so that a worker which can
+    /// never join is not attached to. What counts is the same check inside [`Cluster::join`].
     fn check(&self, description: &WorkerDescription) -> Result<(), NotAccepted> {
+        self.check_against(self.model().as_deref(), description).map(|_| ())
+    }
+
+    /// The described model, if it is what the cluster serves. The first worker decides what that is.
+    fn check_against<'a>(
+        &self,
+        served: Option<&Model>,
+        description: &'a WorkerDescription,
+    ) -> Result<&'a ModelDescription, NotAccepted> {
         let model = description.model.as_ref().ok_or(NotAccepted::Malformed("no model"))?;
         if model.domain.len() != 32 {
             return Err(NotAccepted::Malformed("the model's domain is not 32 bytes"));
@@ -144,14 +164,18 @@ impl Cluster {
         {
             return Err(NotAccepted::Malformed("block size, vocabulary or context is impossible"));
         }
-        let state = self.lock();
-        let Some(ours) = state.model.as_ref().filter(|_| !state.members.is_empty()) else {
-            return Ok(());
-        };
+        let (ours, theirs) = (&self.text_digest, &model.text_digest);
+        if !ours.is_empty() && !theirs.is_empty() && ours != theirs {
+            return Err(NotAccepted::OtherText {
+                ours: short_hex(ours),
+                theirs: short_hex(theirs),
+            });
+        }
+        let Some(ours) = served else { return Ok(model) };
         if ours.description.domain == model.domain
             && ours.description.block_tokens == model.block_tokens
         {
-            return Ok(());
+            return Ok(model);
         }
         Err(NotAccepted::OtherModel {
             ours: ours.description.name.clone(),
@@ -161,21 +185,22 @@ impl Cluster {
         })
     }
 
-    /// From now on the worker can be given work.
+    /// From now on the worker can be given work. Checked and inserted under one lock: of two
+    /// workers with different models that come at once, one is refused.
     fn join(
         &self,
         description: WorkerDescription,
         uri: &str,
         link: Option<Arc<Link>>,
     ) -> Result<(), NotAccepted> {
-        self.check(&description)?;
         let worker = WorkerId(description.worker);
         let mut state = self.lock();
+        let model = self.check_against(state.model.as_deref(), &description)?;
         if state.members.get(&worker).is_some_and(|other| other.uri != uri) {
             return Err(NotAccepted::Twin);
         }
-        if state.members.is_empty() {
-            state.model = description.model.and_then(|model| self.adopt(model)).map(Arc::new);
+        if state.model.is_none() {
+            state.model = self.adopt(model.clone()).map(Arc::new);
         }
         let member = Member {
             name: description.name,
@@ -297,3 +322,6 @@ fn short_hex(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

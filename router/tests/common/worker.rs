@@ -69,6 +69,7 @@ impl FakeWorker {
                 block_tokens: BLOCK_TOKENS,
                 domain: vec![3; 32],
                 eos: vec![EOS],
+                text_digest: Vec::new(),
             }),
             slots: 1000,
             endpoints: Some(Endpoints::default()),
