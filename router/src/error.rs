@@ -62,6 +62,19 @@ pub(crate) enum TurnError {
         /// The field that holds the prompt.
         param: &'static str,
     },
+    /// The prompt's text is so long that its tokens need not be counted.
+    #[error(
+        "This model's maximum context length is {context} tokens. However, the prompt's text of {bytes} bytes \
+         cannot have fewer. Please reduce its length."
+    )]
+    TextTooLong {
+        /// Bytes of the rendered prompt.
+        bytes: usize,
+        /// The model's limit in tokens.
+        context: u32,
+        /// The field that holds the prompt.
+        param: &'static str,
+    },
     /// The body is larger than the limit.
     #[error("The request body is larger than this server accepts.")]
     BodyTooLarge,
@@ -94,7 +107,20 @@ pub(crate) enum TurnError {
     Internal(String),
 }
 
+/// The longest name of a tenant or session, and the longest quotation of a client's text.
+pub(crate) const NAME_BYTES_MAX: usize = 128;
+
+/// The beginning of a client's text, short enough for messages and bookkeeping.
+pub(crate) fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NAME_BYTES_MAX)]
+}
+
 impl TurnError {
+    /// That model is not served here; of a long name only the beginning is said back.
+    pub(crate) fn unknown_model(name: &str) -> Self {
+        Self::UnknownModel(clip(name).to_owned())
+    }
+
     /// How long a client should wait before it tries again, where that makes sense.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

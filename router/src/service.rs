@@ -8,22 +8,29 @@ use crate::error::TurnError;
 use crate::metrics::Metrics;
 use crate::retry::RetryBudget;
 use crate::text_pool::TextPool;
-use crate::turn::{Prepared, prepare};
+use crate::turn::{Basis, Prepared, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
 use baton_proto::ids::{RequestId, TenantId};
 use baton_text::TextModel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// A request's place among those in the house.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
+/// Normalisation may shorten a text before it is split, so even a vocabulary of short tokens is
+/// granted that many bytes for each.
+const TOKEN_BYTES_MIN: usize = 64;
+
 /// What all requests of a router share.
 pub(crate) struct Service {
     config: Config,
     text: Arc<TextModel>,
+    /// No token stands for more bytes of text.
+    token_bytes_max: usize,
     cluster: Arc<Cluster>,
     metrics: Metrics,
     tasks: Tasks,
@@ -52,6 +59,7 @@ impl Service {
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
             config,
+            token_bytes_max: token_bytes_max(&text),
             text,
             cluster,
             metrics,
@@ -71,10 +79,11 @@ impl Service {
         Ok(permit)
     }
 
-    /// Parses and prepares a request on a thread for text. `parse` must not block on anything but
-    /// the processor.
+    /// Parses and prepares a request on a thread for text, if one is free before the deadline.
+    /// `parse` must not block on anything but the processor.
     pub(crate) async fn prepare(
         self: &Arc<Self>,
+        deadline: Duration,
         parse: impl FnOnce(&Config) -> Result<Call, TurnError> + Send + 'static,
     ) -> Result<(Prepared, Delivery), TurnError> {
         let arrived = Instant::now();
@@ -82,12 +91,17 @@ impl Service {
         let work = move || {
             let Call { request, delivery } = parse(&service.config)?;
             if !service.config.model.answers_to(&request.model) {
-                return Err(TurnError::UnknownModel(request.model));
+                return Err(TurnError::unknown_model(&request.model));
             }
             let model = service.cluster.model().ok_or(TurnError::NoWorker)?;
-            Ok((prepare(request, model, &service.text, arrived)?, delivery))
+            let basis = Basis {
+                text: &service.text,
+                token_bytes_max: service.token_bytes_max,
+                answer_tokens_assumed: service.config.placement.answer_tokens_assumed,
+            };
+            Ok((prepare(request, model, basis, arrived)?, delivery))
         };
-        self.text_pool.run(work).await
+        self.text_pool.run(arrived + deadline, work).await
     }
 
     /// What a new request gets from the router. `tenant` and `session` come from its headers.
@@ -148,4 +162,10 @@ impl Service {
     fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryBudget> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The most bytes of text that one token may stand for.
+fn token_bytes_max(text: &TextModel) -> usize {
+    let bytes = (0..text.vocab_size()).filter_map(|id| text.token_bytes(id)).map(|b| b.len());
+    bytes.max().unwrap_or(0).max(TOKEN_BYTES_MIN)
 }

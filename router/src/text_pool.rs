@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -31,9 +32,11 @@ impl TextPool {
         Ok(Self { jobs: Mutex::new(Some(jobs)) })
     }
 
-    /// Runs `work` on one of the threads. Work whose result nobody waits for any more is skipped.
+    /// Runs `work` on one of the threads, and waits for it until the deadline. Work whose result
+    /// nobody waits for any more is skipped.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        deadline: Instant,
         work: impl FnOnce() -> Result<T, TurnError> + Send + 'static,
     ) -> Result<T, TurnError> {
         let (done, result) = oneshot::channel();
@@ -48,7 +51,11 @@ impl TextPool {
             None => return Err(TurnError::Draining),
         }
         let defect = "a defect was hit while the prompt was prepared";
-        result.await.unwrap_or_else(|_| Err(TurnError::Internal(defect.to_owned())))
+        match tokio::time::timeout_at(deadline, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(TurnError::Internal(defect.to_owned())),
+            Err(_) => Err(TurnError::Deadline),
+        }
     }
 
     /// Ends the threads after the jobs that wait.
@@ -67,16 +74,44 @@ mod tests {
     use baton_node::Drain;
     use std::time::Duration;
 
+    fn later() -> Instant {
+        Instant::now() + Duration::from_mins(1)
+    }
+
     #[tokio::test]
     async fn a_panic_costs_one_job_and_closing_ends_the_threads() {
         let tasks = Tasks::new(&Drain::new(Duration::from_secs(1)), 8);
         let pool = TextPool::start(&tasks, 1, 8).expect("threads");
-        let broken: Result<(), _> = pool.run(|| panic!("a defect")).await;
+        let broken: Result<(), _> = pool.run(later(), || panic!("a defect")).await;
         assert!(matches!(broken, Err(TurnError::Internal(_))), "{broken:?}");
-        assert_eq!(pool.run(|| Ok(3)).await, Ok(3));
+        assert_eq!(pool.run(later(), || Ok(3)).await, Ok(3));
         pool.close();
         tasks.idle().await;
-        assert_eq!(pool.run(|| Ok(3)).await, Err(TurnError::Draining));
+        assert_eq!(pool.run(later(), || Ok(3)).await, Err(TurnError::Draining));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_thread_ends_at_the_deadline_and_the_work_is_skipped() {
+        let tasks = Tasks::new(&Drain::new(Duration::from_secs(1)), 8);
+        let pool = TextPool::start(&tasks, 1, 4).expect("a thread");
+        let (begun, begins) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::sync_channel(1);
+        let mut running = Box::pin(pool.run(later(), move || {
+            let _ = begun.send(());
+            released.recv().map_err(|_| TurnError::Draining)
+        }));
+        assert!(futures_util::poll!(&mut running).is_pending());
+        begins.await.expect("the thread took it");
+        let (ran, runs) = oneshot::channel();
+        let soon = Instant::now() + Duration::from_millis(5);
+        let late = pool.run(soon, move || {
+            let _ = ran.send(());
+            Ok(2)
+        });
+        assert_eq!(late.await, Err(TurnError::Deadline));
+        release.send(1).expect("the thread listens");
+        assert_eq!(running.await, Ok(1));
+        assert!(runs.await.is_err(), "nobody waits for it any more");
     }
 
     #[tokio::test]
@@ -85,15 +120,15 @@ mod tests {
         let pool = TextPool::start(&tasks, 1, 1).expect("a thread");
         let (begun, begins) = oneshot::channel();
         let (release, released) = std::sync::mpsc::sync_channel(1);
-        let mut running = Box::pin(pool.run(move || {
+        let mut running = Box::pin(pool.run(later(), move || {
             let _ = begun.send(());
             released.recv().map_err(|_| TurnError::Draining)
         }));
         assert!(futures_util::poll!(&mut running).is_pending());
         begins.await.expect("the thread took it");
-        let mut waiting = Box::pin(pool.run(|| Ok(2)));
+        let mut waiting = Box::pin(pool.run(later(), || Ok(2)));
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        assert!(matches!(pool.run(|| Ok(3)).await, Err(TurnError::Overloaded(_))));
+        assert!(matches!(pool.run(later(), || Ok(3)).await, Err(TurnError::Overloaded(_))));
         release.send(1).expect("the thread listens");
         assert_eq!((running.await, waiting.await), (Ok(1), Ok(2)));
     }

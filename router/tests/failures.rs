@@ -143,6 +143,73 @@ async fn an_overloaded_worker_is_passed_over_and_overload_everywhere_is_a_429() 
 }
 
 #[tokio::test]
+async fn a_draining_worker_is_left_for_free_and_not_asked_again() {
+    let (one, two) = (FakeWorker::start("d1").await, FakeWorker::start("d2").await);
+    // No move is allowed that would count as one.
+    let house = House::open_with(&[&one, &two], |config| config.placement.moves_max = 0).await;
+    let play = async {
+        let (drains, stays, submit) = tokio::select! {
+            submit = one.submitted() => (&one, &two, submit),
+            submit = two.submitted() => (&two, &one, submit),
+        };
+        drains.say(&submit, 0, [failed(Kind::Draining)]).await;
+        stays.play(&[4], Reason::Length).await;
+        (drains, stays)
+    };
+    let body = body();
+    let (answer, (drains, stays)) = tokio::join!(house.post("/v1/completions", &body), play);
+    assert_eq!(answer.status, 200);
+    for _ in 0..16 {
+        let (answer, _) =
+            tokio::join!(house.post("/v1/completions", &body), stays.play(&[4], Reason::Length));
+        assert_eq!(answer.status, 200);
+    }
+    assert!(drains.heard_nothing());
+    let metrics = house.get("/metrics").await.body;
+    let line = "baton_workers{role=\"decode\"} 1";
+    assert!(metrics.as_str().unwrap().lines().any(|found| found.starts_with(line)), "{metrics}");
+}
+
+#[tokio::test]
+async fn when_the_only_worker_drains_the_router_is_not_ready() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let drain = async {
+        let submit = worker.submitted().await;
+        worker.say(&submit, 0, [failed(Kind::Draining)]).await;
+    };
+    let (answer, ()) = tokio::join!(house.post("/v1/completions", &body()), drain);
+    expect_error(&answer, 503, "no_worker");
+    within(async { while house.get("/ready").await.status != 503 {} }).await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_workers_die_takes_no_third_one_with_it() {
+    let workers = [
+        FakeWorker::start("d1").await,
+        FakeWorker::start("d2").await,
+        FakeWorker::start("d3").await,
+    ];
+    let [one, two, three] = &workers;
+    let house = House::open(&[one, two, three]).await;
+    let killed = async || {
+        tokio::select! {
+            _ = one.submitted() => one,
+            _ = two.submitted() => two,
+            _ = three.submitted() => three,
+        }
+        .die();
+    };
+    let kill = async {
+        killed().await;
+        killed().await;
+    };
+    let (answer, ()) = tokio::join!(house.post("/v1/completions", &body()), kill);
+    expect_error(&answer, 503, "worker_lost");
+    assert!(one.heard_nothing() && two.heard_nothing() && three.heard_nothing());
+}
+
+#[tokio::test]
 async fn what_a_worker_refuses_for_good_is_not_tried_elsewhere() {
     let (one, two) = (FakeWorker::start("d1").await, FakeWorker::start("d2").await);
     let house = House::open(&[&one, &two]).await;

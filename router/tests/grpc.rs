@@ -99,6 +99,11 @@ async fn refusals_have_the_right_code_before_anything_streams() {
         (GenerateRequest { sampling: Some(hot), ..request(&[1]) }, Code::InvalidArgument, "NaN"),
         (GenerateRequest { stop: Some(stops), ..request(&[1]) }, Code::InvalidArgument, "stop"),
         (request(&vec![1; 5000]), Code::InvalidArgument, "4096"),
+        (
+            GenerateRequest { tenant: "x".repeat(129), ..request(&[1]) },
+            Code::InvalidArgument,
+            "'tenant'",
+        ),
     ] {
         let status = within(client.generate(request)).await.unwrap_err();
         assert_eq!(status.code(), code, "{status:?}");

@@ -68,6 +68,70 @@ async fn what_the_model_cannot_take_is_refused_with_the_field_named() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_cannot_be_taken_as_it_stands_is_not_taken_for_nobodys() {
+    let house = House::start(&[], |_| {});
+    let body = json!({"model": "tiny", "prompt": "a"});
+    let long = "x".repeat(129).into_bytes();
+    for values in
+        [vec![&b"caf\xc3\xa9"[..]], vec![b"a b"], vec![b""], vec![&long], vec![b"a", b"a"]]
+    {
+        let answer = house.post_with("/v1/completions", &body, "x-baton-tenant", &values).await;
+        let error = &answer.body["error"];
+        assert_eq!((answer.status.as_u16(), &error["param"]), (400, &json!("x-baton-tenant")));
+        assert!(error["message"].as_str().unwrap().contains("x-baton-tenant"), "{error}");
+    }
+    let answer = house.post_with("/v1/completions", &body, "x-baton-tenant", &[&long[1..]]).await;
+    assert_eq!(answer.body["error"]["code"], "no_worker", "the longest name is taken");
+}
+
+#[tokio::test]
+async fn an_unknown_models_long_name_is_not_said_back_whole() {
+    let house = House::start(&[], |_| {});
+    let name = "x".repeat(10_000);
+    let answer = house.post("/v1/completions", &json!({"model": name, "prompt": "a"})).await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.body["error"]["message"].as_str().unwrap().len() < 300, "{}", answer.body);
+    let answer = house.get(&format!("/v1/models/{name}")).await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.body["error"]["message"].as_str().unwrap().len() < 300, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn text_beyond_any_context_is_refused_by_its_bytes() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let text = "a".repeat(4096 * 64 + 1);
+    let body = json!({"model": "tiny", "prompt": text});
+    let expected = (400, json!("prompt"), json!("context_length_exceeded"));
+    assert_eq!(refusal(&house, "/v1/completions", &body).await, expected);
+    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": text}]});
+    let expected = (400, json!("messages"), json!("context_length_exceeded"));
+    assert_eq!(refusal(&house, "/v1/chat/completions", &body).await, expected);
+    assert!(worker.heard_nothing());
+}
+
+#[tokio::test]
+async fn workers_are_told_how_long_an_answer_will_probably_be() {
+    let worker = FakeWorker::start("d1").await;
+    let house =
+        House::open_with(&[&worker], |config| config.placement.answer_tokens_assumed = 50).await;
+    for (max_tokens, hint, told) in [
+        (1000, Value::Null, 50),
+        (20, Value::Null, 20),
+        (1000, json!(300), 300),
+        (200, json!(300), 200),
+    ] {
+        let body = json!({"model": "tiny", "prompt": [1], "max_tokens": max_tokens,
+                          "nvext": {"agent_hints": {"osl": hint}}});
+        let (answer, submit) = tokio::join!(
+            house.post("/v1/completions", &body),
+            worker.play(&[4], baton_proto::internal::finished::Reason::Length)
+        );
+        assert_eq!((answer.status.as_u16(), submit.osl), (200, told), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn broken_json_says_where() {
     let house = House::start(&[], |_| {});
     let answer = house.ask(Method::POST, "/v1/completions", "{\"model\": }".to_owned()).await;

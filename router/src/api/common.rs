@@ -3,6 +3,7 @@
 use super::fields::{self, Object};
 use crate::config::Limits;
 use crate::error::Invalid;
+pub(super) use crate::error::{NAME_BYTES_MAX, clip};
 use baton_proto::ids::{RequestId, TenantId, TokenId};
 use baton_proto::ir::{Hints, Prompt, Request, Sampling, Stop};
 use serde_json::Value;
@@ -49,9 +50,6 @@ pub(super) struct Parts {
     pub(super) max_tokens_param: &'static str,
     pub(super) logprobs: Option<u8>,
 }
-
-/// The longest name of a tenant or session, and the longest quotation of a client's text.
-pub(super) const NAME_BYTES_MAX: usize = 128;
 
 /// Names that would change the answer if they were ignored, and that are not served.
 const REFUSED: [(&str, &str); 6] = [
@@ -256,9 +254,4 @@ fn hints(body: Object<'_>, mint: &Mint) -> Result<Hints, Invalid> {
 pub(super) fn too_many(path: &str, what: &str, max: usize, got: usize) -> Invalid {
     let message = format!("Invalid '{path}': expected at most {max} {what}, but got {got}.");
     Invalid { param: Some(path.to_owned()), code: "above_max_length", message }
-}
-
-/// The beginning of a client's text, short enough for messages and bookkeeping.
-pub(super) fn clip(text: &str) -> &str {
-    &text[..text.floor_char_boundary(NAME_BYTES_MAX)]
 }

@@ -1,6 +1,6 @@
 //! Errors in the shape of the OpenAI interface: `{"error":{"message","type","param","code"}}`.
 
-use crate::error::TurnError;
+use crate::error::{TurnError, clip};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -26,7 +26,9 @@ impl From<&TurnError> for ErrorBody {
         let param = match error {
             TurnError::Invalid(invalid) => invalid.param.clone(),
             TurnError::UnknownModel(_) => Some("model".to_owned()),
-            TurnError::ContextTooLong { param, .. } => Some((*param).to_owned()),
+            TurnError::ContextTooLong { param, .. } | TurnError::TextTooLong { param, .. } => {
+                Some((*param).to_owned())
+            }
             _ => None,
         };
         Self { error: ErrorFields { message: error.to_string(), kind, param, code: Some(code) } }
@@ -52,7 +54,7 @@ pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static st
     match error {
         TurnError::Invalid(invalid) => (StatusCode::BAD_REQUEST, REQUEST, invalid.code),
         TurnError::UnknownModel(_) => (StatusCode::NOT_FOUND, REQUEST, "model_not_found"),
-        TurnError::ContextTooLong { .. } => {
+        TurnError::ContextTooLong { .. } | TurnError::TextTooLong { .. } => {
             (StatusCode::BAD_REQUEST, REQUEST, "context_length_exceeded")
         }
         TurnError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, "body_too_large"),
@@ -72,12 +74,16 @@ pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static st
 
 /// A path that is not served.
 pub(super) fn not_found(method: &http::Method, path: &str) -> Response {
-    plain(StatusCode::NOT_FOUND, format!("Unknown request URL: {method} {path}."), "unknown_url")
+    plain(
+        StatusCode::NOT_FOUND,
+        format!("Unknown request URL: {method} {}.", clip(path)),
+        "unknown_url",
+    )
 }
 
 /// A path that is served, but not with this method.
 pub(super) fn wrong_method(method: &http::Method, path: &str) -> Response {
-    let message = format!("Not allowed to {method} on {path}.");
+    let message = format!("Not allowed to {method} on {}.", clip(path));
     plain(StatusCode::METHOD_NOT_ALLOWED, message, "method_not_supported")
 }
 

@@ -1,6 +1,6 @@
 //! The routes, and the way of a request from its bytes to its answer.
 
-use super::common::{self, Call, Delivery, Mint};
+use super::common::{self, Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::write::Writer;
 use super::{Dialect, chat, completions, error, models, sse};
 use crate::config::Config;
@@ -90,8 +90,9 @@ async fn turn(
     let permit = service.enter()?;
     let mint = mint(service, request.headers())?;
     let body = read(request.into_body()).await?;
+    let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
-    let (prepared, delivery) = service.prepare(parse).await?;
+    let (prepared, delivery) = service.prepare(deadline, parse).await?;
     Ok((Turn::begin(service.clone(), prepared, permit).await?, delivery))
 }
 
@@ -101,15 +102,30 @@ fn received(turn: &Turn) -> Duration {
 }
 
 fn mint(service: &Service, headers: &HeaderMap) -> Result<Mint, TurnError> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let tenant = text(TENANT_HEADER).filter(|name| !name.is_empty());
-    if tenant.is_some_and(|name| name.len() > common::NAME_BYTES_MAX) {
-        let message =
-            format!("The header '{TENANT_HEADER}' is longer than {}.", common::NAME_BYTES_MAX);
-        return Err(Invalid::value(TENANT_HEADER, message).into());
+    let text = |name: &&str| headers.get(*name).and_then(|value| value.to_str().ok());
+    let session = SESSION_HEADERS.iter().find_map(text);
+    service.mint(tenant(headers)?, session.map(|session| common::clip(session).to_owned()))
+}
+
+/// The tenant that the header names. One that cannot be taken as it stands is refused: to take it
+/// for nobody's would put what the tenant computes where others find it.
+fn tenant(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
+    let refuse = |expected: &str| {
+        let message = format!("Invalid header '{TENANT_HEADER}': expected {expected}.");
+        Invalid::value(TENANT_HEADER, message)
+    };
+    let mut values = headers.get_all(TENANT_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(refuse("it once"));
     }
-    let session = SESSION_HEADERS.iter().find_map(|name| text(name));
-    service.mint(tenant, session.map(|session| common::clip(session).to_owned()))
+    if value.is_empty() || value.len() > NAME_BYTES_MAX {
+        return Err(refuse(&format!("1 to {NAME_BYTES_MAX} bytes, but got {}", value.len())));
+    }
+    match value.to_str() {
+        Ok(name) if name.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(name)),
+        _ => Err(refuse("visible ASCII characters")),
+    }
 }
 
 /// The whole body; its limits in size and time are the server's.

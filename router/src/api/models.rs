@@ -32,7 +32,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, TurnError> {
     if !service.config().model.answers_to(&id) {
-        return Err(TurnError::UnknownModel(id));
+        return Err(TurnError::unknown_model(&id));
     }
     Ok(Json(model(&service, &id)))
 }

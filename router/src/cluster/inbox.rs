@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     Draining,
     /// The connection to it was lost.
     Lost(String),
+    /// The connection was gone before the request could be sent.
+    NotSent(String),
     /// It said more than the request allows for.
     Overrun,
 }

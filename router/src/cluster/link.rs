@@ -34,6 +34,8 @@ struct State {
     cancels: VecDeque<Cancel>,
     waker: Option<Waker>,
     closed: bool,
+    /// The worker has refused a request because it is going down: what runs there goes on.
+    draining: bool,
 }
 
 /// Why a request was not sent.
@@ -86,6 +88,9 @@ impl Link {
             let Some(id) = RequestId::from_slice(&update.request_id) else { continue };
             let Some(inbox) = self.lock().routes.get(&id).cloned() else { continue };
             let Some(update) = translate(update) else { continue };
+            if update == Update::Failed(Failure::Draining) {
+                self.lock().draining = true;
+            }
             if inbox.push(update).is_err() {
                 inbox.fail(Failure::Overrun);
             }
@@ -104,6 +109,11 @@ impl Link {
         for inbox in routes.into_values() {
             inbox.fail(Failure::Lost(cause.to_owned()));
         }
+    }
+
+    /// Whether the worker has said that it takes nothing new.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lock().draining
     }
 
     /// Requests that run here on behalf of this router.
@@ -310,6 +320,22 @@ mod tests {
         let _second = send(&link, 2).expect("room again");
         drop(first);
         assert!(matches!(sent(&mut out), Some(router_frame::Frame::Cancel(_))));
+    }
+
+    #[test]
+    fn one_refusal_for_a_drain_marks_the_link() {
+        let link = link(4);
+        let route = send(&link, 1).expect("room");
+        assert!(!link.is_draining());
+        let failed = Failed { kind: failed::Kind::Draining as i32, message: String::new() };
+        let update = SequenceUpdate {
+            request_id: RequestId(1).to_bytes().to_vec(),
+            choice: 0,
+            update: Some(sequence_update::Update::Failed(failed)),
+        };
+        link.deliver(DecodeFrame { updates: vec![update] });
+        assert!(link.is_draining());
+        assert_eq!(route.recv().now_or_never(), Some(Update::Failed(Failure::Draining)));
     }
 
     #[test]

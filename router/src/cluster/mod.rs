@@ -129,8 +129,10 @@ impl Cluster {
         let held: BTreeMap<WorkerId, usize> =
             state.index.matches(chain, GROUP).into_iter().collect();
         let (mut decode, mut prefill) = (Vec::new(), Vec::new());
-        for (&worker, member) in state.members.iter().filter(|(worker, _)| !tried.contains(worker))
-        {
+        let left = |(worker, member): &(&WorkerId, &Member)| {
+            !tried.contains(worker) && !member.is_draining()
+        };
+        for (&worker, member) in state.members.iter().filter(left) {
             let held = held.get(&worker).copied().unwrap_or(0);
             let candidate = Candidate { worker, held, load: member.load_now() };
             let side = if member.link.is_some() { &mut decode } else { &mut prefill };
@@ -251,6 +253,11 @@ impl Cluster {
         self.lock().index.apply(worker, incarnation, batch).map(|_| ())
     }
 
+    /// The worker has begun to drain: it counts no more among those that can be given work.
+    fn note_drain(&self) {
+        self.decoders.send_replace(self.lock().counts().0);
+    }
+
     fn set_load(&self, worker: WorkerId, load: internal::Load) {
         if let Some(member) = self.lock().members.get_mut(&worker) {
             member.load = Load {
@@ -289,8 +296,9 @@ impl Cluster {
 
 impl State {
     fn counts(&self) -> (usize, usize) {
-        let decode = self.members.values().filter(|member| member.link.is_some()).count();
-        (decode, self.members.len() - decode)
+        let (decode, prefill): (Vec<_>, Vec<_>) =
+            self.members.values().partition(|member| member.link.is_some());
+        (decode.iter().filter(|member| !member.is_draining()).count(), prefill.len())
     }
 
     fn address(&self, worker: WorkerId) -> Option<PeerAddress> {
@@ -305,6 +313,10 @@ impl State {
 }
 
 impl Member {
+    fn is_draining(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_draining())
+    }
+
     /// The load that was last reported, or what this router alone has sent since, if that is more.
     fn load_now(&self) -> Load {
         let sent = self.link.as_ref().map_or(0, |link| link.in_flight()) as u32;

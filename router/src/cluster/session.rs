@@ -191,9 +191,17 @@ impl Attachment<'_> {
         }
         *joined = true;
         tracing::info!(worker = %self.link.name, %uri, "decode worker is ready");
+        let mut drains = false;
         loop {
             match frames.message().await {
-                Ok(Some(frame)) => self.link.deliver(frame),
+                Ok(Some(frame)) => {
+                    self.link.deliver(frame);
+                    if !drains && self.link.is_draining() {
+                        drains = true;
+                        tracing::info!(worker = %self.link.name, "decode worker drains");
+                        self.cluster.note_drain();
+                    }
+                }
                 Ok(None) => return SessionError::Ended,
                 Err(status) => return call("Attach", &status),
             }

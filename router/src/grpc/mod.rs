@@ -4,7 +4,7 @@
 mod parse;
 
 use crate::api::{Call, Delivery, status as http_status};
-use crate::error::TurnError;
+use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
 use crate::metrics::RequestCount;
 use crate::service::Service;
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
@@ -109,14 +109,22 @@ async fn begin(
     let permit = service.enter()?;
     let deadline = deadline(&request);
     let request = request.into_inner();
+    if request.tenant.len() > NAME_BYTES_MAX {
+        let message = format!(
+            "Invalid 'tenant': expected at most {NAME_BYTES_MAX} bytes, but got {}.",
+            request.tenant.len()
+        );
+        return Err(Invalid::value("tenant", message).into());
+    }
     let tenant = (!request.tenant.is_empty()).then_some(request.tenant.as_str());
     let mut mint = service.mint(tenant, None)?;
     mint.deadline = deadline.map_or(mint.deadline, |deadline| deadline.min(mint.deadline));
+    let deadline = mint.deadline;
     let parse = move |config: &crate::config::Config| {
         let request = parse::request(request, &mint, config)?;
         Ok(Call { request, delivery: Delivery::default() })
     };
-    let (prepared, _) = service.prepare(parse).await?;
+    let (prepared, _) = service.prepare(deadline, parse).await?;
     Turn::begin(service.clone(), prepared, permit).await
 }
 
@@ -219,7 +227,9 @@ fn logprobs(token: &AnswerToken) -> Option<TokenLogprobs> {
 /// An error as gRPC says it.
 fn status(error: &TurnError) -> Status {
     let code = match error {
-        TurnError::Invalid(_) | TurnError::ContextTooLong { .. } => Code::InvalidArgument,
+        TurnError::Invalid(_)
+        | TurnError::ContextTooLong { .. }
+        | TurnError::TextTooLong { .. } => Code::InvalidArgument,
         TurnError::UnknownModel(_) => Code::NotFound,
         TurnError::BodyTooLarge | TurnError::Overloaded(_) => Code::ResourceExhausted,
         TurnError::NoWorker | TurnError::Draining | TurnError::WorkerLost(_) => Code::Unavailable,

@@ -1,7 +1,9 @@
 //! Placing a turn, and placing it again when a worker refuses it or is lost.
 //!
 //! Every attempt after the first is paid for from the router's retry budget, so that a cluster in
-//! trouble is not asked more often than a healthy one.
+//! trouble is not asked more often than a healthy one. A worker that drains is no trouble: leaving
+//! it is free, and its link is not chosen again. A turn that was running when its worker was lost
+//! may have been the cause, and gets one further worker, not one after the other.
 
 use super::prepare::Prepared;
 use crate::choose::Ask;
@@ -11,10 +13,17 @@ use crate::service::Service;
 use baton_proto::ids::WorkerId;
 use tokio::time::Instant;
 
+/// Of so many workers a turn may see the loss before it is given up.
+const LOSSES_MAX: usize = 1;
+
 /// The attempts to place one turn.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     tried: Vec<WorkerId>,
+    /// Moves that count against `placement.moves_max`.
+    counted: usize,
+    /// Workers that were lost while the turn was theirs.
+    losses: usize,
     /// What the last worker that was tried said.
     last: Option<TurnError>,
 }
@@ -45,14 +54,15 @@ impl Moves {
         worker: WorkerId,
         failure: Failure,
     ) -> Result<(), TurnError> {
-        let movable = matches!(
-            failure,
-            Failure::Overloaded(_) | Failure::Draining | Failure::Lost(_) | Failure::Internal(_)
-        );
         self.tried.push(worker);
-        let moves_max = service.config().placement.moves_max as usize;
-        if !movable || self.tried.len() > moves_max || !service.withdraw_retry() {
-            return Err(verdict(failure));
+        if failure != Failure::Draining {
+            self.losses += usize::from(matches!(failure, Failure::Lost(_)));
+            self.counted += 1;
+            let moves_max = service.config().placement.moves_max as usize;
+            let spent = self.counted > moves_max || self.losses > LOSSES_MAX;
+            if spent || !is_movable(&failure) || !service.withdraw_retry() {
+                return Err(verdict(failure));
+            }
         }
         self.last = Some(verdict(failure));
         Ok(())
@@ -61,8 +71,7 @@ impl Moves {
     fn choose(&self, service: &Service, prepared: &Prepared) -> Option<Placement> {
         let config = &service.config().placement;
         let request = &prepared.request;
-        let assumed = request.hints.osl.unwrap_or(config.answer_tokens_assumed);
-        let answer_tokens = assumed.min(request.stop.max_tokens) as usize;
+        let answer_tokens = prepared.answer_tokens as usize;
         let ask = Ask {
             prompt_tokens: prepared.ids.len(),
             answer_tokens: answer_tokens * usize::from(request.choices),
@@ -74,13 +83,25 @@ impl Moves {
     }
 }
 
+/// Whether another worker may do better.
+fn is_movable(failure: &Failure) -> bool {
+    match failure {
+        Failure::Overloaded(_)
+        | Failure::Draining
+        | Failure::Lost(_)
+        | Failure::NotSent(_)
+        | Failure::Internal(_) => true,
+        Failure::Deadline | Failure::TooLarge(_) | Failure::Invalid(_) | Failure::Overrun => false,
+    }
+}
+
 fn send(prepared: &Prepared, placement: Placement) -> Result<Route, Failure> {
     let request = &prepared.request;
     // An end token comes on top of the limit where a worker counts only what it keeps.
     let inbox = Inbox::new(request.choices, request.stop.max_tokens.saturating_add(1));
     let submit = prepared.submit(placement.prefill, Instant::now());
     placement.link.submit(request.id, submit, inbox).map_err(|refused| match refused {
-        Refused::Closed => Failure::Lost(format!("{} was lost", placement.link.name)),
+        Refused::Closed => Failure::NotSent(format!("{} was lost", placement.link.name)),
         Refused::Full => {
             Failure::Overloaded(format!("the queue to {} is full", placement.link.name))
         }
@@ -97,7 +118,7 @@ pub(super) fn verdict(failure: Failure) -> TurnError {
         Failure::Invalid(message) => invalid("invalid_value", message),
         Failure::Internal(message) => TurnError::Internal(message),
         Failure::Draining => TurnError::NoWorker,
-        Failure::Lost(message) => TurnError::WorkerLost(message),
+        Failure::Lost(message) | Failure::NotSent(message) => TurnError::WorkerLost(message),
         Failure::Overrun => {
             TurnError::Internal("the worker said more than the request allows for".to_owned())
         }

@@ -24,6 +24,9 @@ pub(crate) struct Prepared {
     pub(crate) ids: Vec<TokenId>,
     /// The hashes of the whole blocks of `ids`.
     pub(crate) chain: Vec<SequenceHash>,
+    /// Tokens that a choice will probably have: the client's word, or the assumption of the
+    /// configuration. Memory is promised for them.
+    pub(crate) answer_tokens: u32,
     /// When the request came.
     pub(crate) arrived: Instant,
     /// When nobody wants the answer any more.
@@ -32,17 +35,29 @@ pub(crate) struct Prepared {
     pub(crate) ends: Arc<HashSet<TokenId>>,
 }
 
+/// What the router brings to every request.
+#[derive(Clone, Copy)]
+pub(crate) struct Basis<'a> {
+    pub(crate) text: &'a TextModel,
+    /// No token stands for more bytes of text.
+    pub(crate) token_bytes_max: usize,
+    /// The length of an answer that nobody has said.
+    pub(crate) answer_tokens_assumed: u32,
+}
+
 /// Checks a request against the model, renders and tokenises its prompt, hashes its blocks.
 pub(crate) fn prepare(
     mut request: Request,
     model: Arc<Model>,
-    text: &TextModel,
+    basis: Basis<'_>,
     arrived: Instant,
 ) -> Result<Prepared, TurnError> {
     let described = &model.description;
     check_vocabulary(&request, described.vocab_size)?;
     let param = prompt_param(&request.prompt);
-    let ids = text.prompt_ids(&request.prompt).map_err(|error| unusable_prompt(&error, param))?;
+    let ids = tokenise(&request.prompt, basis, described.context_tokens, param)?;
+    // The ids stand for it from here on; a turn lives long, and its text may be large.
+    request.prompt = Prompt::Tokens(Vec::new());
     if ids.is_empty() {
         let message = format!("Invalid '{param}': the prompt has no tokens.");
         return Err(Invalid::value(param, message).into());
@@ -62,7 +77,18 @@ pub(crate) fn prepare(
         ends.extend(&described.eos);
     }
     let deadline = arrived + request.deadline;
-    Ok(Prepared { request, ids, chain, arrived, deadline, ends: Arc::new(ends), model })
+    let assumed = request.hints.osl.unwrap_or(basis.answer_tokens_assumed);
+    let answer_tokens = assumed.min(request.stop.max_tokens);
+    Ok(Prepared {
+        request,
+        ids,
+        chain,
+        answer_tokens,
+        arrived,
+        deadline,
+        ends: Arc::new(ends),
+        model,
+    })
 }
 
 impl Prepared {
@@ -101,10 +127,40 @@ impl Prepared {
             }),
             logprobs: request.logprobs.map(u32::from),
             priority: request.hints.priority,
-            osl: request.hints.osl.unwrap_or(0),
+            osl: self.answer_tokens,
             deadline_ms: u32::try_from(remaining).unwrap_or(u32::MAX),
             prefill,
         }
+    }
+}
+
+/// The prompt's ids. A text that cannot fit the context, whatever its tokens are, is not tokenised:
+/// that would take seconds for an answer that is known before.
+fn tokenise(
+    prompt: &Prompt,
+    basis: Basis<'_>,
+    context: u32,
+    param: &'static str,
+) -> Result<Vec<TokenId>, TurnError> {
+    let text = basis.text;
+    let unusable = |error: PromptError| unusable_prompt(&error, param);
+    let bytes_max = (context as usize).saturating_mul(basis.token_bytes_max);
+    let check = |bytes: usize| match bytes {
+        bytes if bytes > bytes_max => Err(TurnError::TextTooLong { bytes, context, param }),
+        _ => Ok(()),
+    };
+    match prompt {
+        // What the template leaves out does not count, so the rendered text is what is measured.
+        Prompt::Chat(chat) => {
+            let rendered = text.render(chat).map_err(|error| unusable(error.into()))?;
+            check(rendered.len())?;
+            text.encode_rendered(&rendered).map_err(|error| unusable(error.into()))
+        }
+        Prompt::Text(prompt_text) => {
+            check(prompt_text.len())?;
+            text.prompt_ids(prompt).map_err(unusable)
+        }
+        Prompt::Tokens(_) => text.prompt_ids(prompt).map_err(unusable),
     }
 }
 
@@ -144,4 +200,25 @@ fn unusable_prompt(error: &PromptError, param: &str) -> TurnError {
     };
     let message = format!("Invalid '{field}': {error}.");
     Invalid::value(field, message).into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use baton_text::TextModel;
+
+    fn basis(text: &TextModel) -> Basis<'_> {
+        Basis { text, token_bytes_max: 8, answer_tokens_assumed: 512 }
+    }
+
+    #[test]
+    fn text_that_cannot_fit_is_refused_before_it_is_tokenised() {
+        let text = TextModel::synthetic(1000);
+        let try_text = |prompt: String| tokenise(&Prompt::Text(prompt), basis(&text), 10, "prompt");
+        // Whether it fits by its tokens is decided later, by the count.
+        assert_eq!(try_text("a".repeat(80)).unwrap().len(), 80);
+        let refused = TurnError::TextTooLong { bytes: 81, context: 10, param: "prompt" };
+        assert_eq!(try_text("a".repeat(81)), Err(refused));
+    }
 }

@@ -45,6 +45,22 @@ impl House {
         self.send(request).await
     }
 
+    /// The same with a header, as often as there are values.
+    pub async fn post_with(
+        &self,
+        path: &str,
+        body: &Value,
+        name: &'static str,
+        values: &[&[u8]],
+    ) -> Answer {
+        let mut request = self.request(Method::POST, path, body.to_string());
+        for value in values {
+            let value = http::HeaderValue::from_bytes(value).unwrap();
+            request.headers_mut().append(name, value);
+        }
+        self.send(request).await
+    }
+
     pub async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
         self.send(self.request(method, path, body)).await
     }
