@@ -83,6 +83,8 @@ pub struct PlacementConfig {
 pub struct Limits {
     /// Requests in the house at once.
     pub requests_max: usize,
+    /// Bytes of request bodies in memory at once; at least one body of the largest size.
+    pub bodies_bytes_max: ByteSize,
     /// Requests that may wait for the stream to one decode worker.
     pub submits_max: usize,
     /// Threads that parse, render and tokenise; 0: one per core.
@@ -162,6 +164,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             requests_max: 4096,
+            bodies_bytes_max: ByteSize::mib(1 << 10),
             submits_max: 1024,
             text_threads: 0,
             messages_max: 16_384,
@@ -246,6 +249,11 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
             }
         }
     }
+    let (bodies, body) = (config.limits.bodies_bytes_max, config.serve.body_bytes_max.at());
+    if body.is_some_and(|body| bodies.bytes() < body.bytes()) {
+        let expected = "at least `serve.body_bytes_max`";
+        return Err(layered.refuse("limits.bodies_bytes_max", expected, bodies));
+    }
     let positive = [
         ("limits.requests_max", config.limits.requests_max),
         ("limits.submits_max", config.limits.submits_max),
@@ -318,6 +326,10 @@ mod tests {
             (&format!("{MINIMAL}[[prefill]]\nuri = \"http://h:1\"\n"), "decode[0].uri"),
             (&format!("{MINIMAL}[limits]\nrequests_max = 0\n"), "limits.requests_max"),
             (&format!("{MINIMAL}[limits]\nrequest_max = 1\n"), "request_max"),
+            (
+                &format!("{MINIMAL}[limits]\nbodies_bytes_max = \"1 MiB\"\n"),
+                "limits.bodies_bytes_max",
+            ),
             (&format!("{MINIMAL}[serve]\nlisten_on = 1\n"), "listen_on"),
             (&format!("{MINIMAL}[timeouts]\nrequest = 5\n"), "timeouts.request"),
         ] {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod bodies;
 pub mod choose;
 mod cluster;
 pub mod config;

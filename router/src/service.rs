@@ -2,6 +2,7 @@
 //! parsed and prepared on the threads for text.
 
 use crate::api::{Call, Delivery, Mint};
+use crate::bodies::Bodies;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::TurnError;
@@ -36,6 +37,8 @@ pub(crate) struct Service {
     tasks: Tasks,
     /// Places for requests; every one of them holds a permit from its arrival to its end.
     places: Arc<Semaphore>,
+    /// Memory for what has arrived and is not token ids yet.
+    bodies: Bodies,
     /// Threads that parse, render and tokenise.
     text_pool: TextPool,
     retries: Mutex<RetryBudget>,
@@ -56,6 +59,7 @@ impl Service {
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
         Ok(Self {
+            bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
             config,
@@ -141,6 +145,10 @@ impl Service {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.bodies
     }
 
     pub(crate) fn text(&self) -> &Arc<TextModel> {

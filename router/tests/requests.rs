@@ -154,6 +154,33 @@ async fn a_body_beyond_the_limit_is_a_413() {
 }
 
 #[tokio::test]
+async fn bodies_share_a_budget_and_are_told_to_come_back() {
+    let house = House::start(&[], |config| {
+        config.limits.bodies_bytes_max = ByteSize(8 << 10);
+        config.serve.body_bytes_max = Threshold::At(ByteSize(8 << 10));
+    });
+    let body = json!({"model": "tiny", "prompt": [1], "user": "x".repeat(7 << 10)});
+    // A body that never ends holds most of the budget.
+    let mut slow = tokio::net::TcpStream::connect(house.address).await.unwrap();
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: 8000\r\n\r\n";
+    let begun = format!("{head}{}", "x".repeat(7 << 10));
+    tokio::io::AsyncWriteExt::write_all(&mut slow, begun.as_bytes()).await.unwrap();
+    // Until it has arrived, others still get as far as to learn that nobody can serve them.
+    let refused = async {
+        loop {
+            let answer = house.post("/v1/completions", &body).await;
+            if answer.status != 503 {
+                return answer;
+            }
+        }
+    };
+    let answer = common::within(refused).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.body["error"]["code"], "overloaded");
+    assert!(answer.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
 async fn deeply_nested_json_is_an_error_not_a_crash() {
     let house = House::start(&[], |_| {});
     let body = "[".repeat(100_000);

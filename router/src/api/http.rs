@@ -3,6 +3,7 @@
 use super::common::{self, Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::write::Writer;
 use super::{Dialect, chat, completions, error, models, sse};
+use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
 use crate::metrics::RequestCount;
@@ -15,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use baton_node::clock::unix_time;
 use baton_node::serve::BodyFault;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Uri};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -89,10 +90,11 @@ async fn turn(
 ) -> Result<(Turn, Delivery), TurnError> {
     let permit = service.enter()?;
     let mint = mint(service, request.headers())?;
-    let body = read(request.into_body()).await?;
+    let (body, held) = read(service, request.into_body()).await?;
     let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
     let (prepared, delivery) = service.prepare(deadline, parse).await?;
+    drop(held);
     Ok((Turn::begin(service.clone(), prepared, permit).await?, delivery))
 }
 
@@ -129,13 +131,20 @@ fn tenant(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
 }
 
 /// The whole body; its limits in size and time are the server's.
-async fn read(body: Body) -> Result<Bytes, TurnError> {
-    let body = body.collect().await.map_err(|error| match BodyFault::find(&error) {
-        Some(BodyFault::TooLarge) => TurnError::BodyTooLarge,
-        Some(BodyFault::TooSlow) => TurnError::BodyTooSlow,
-        None => TurnError::BodyBroken(error.to_string()),
-    })?;
-    Ok(body.to_bytes())
+async fn read(service: &Service, mut body: Body) -> Result<(Bytes, Held), TurnError> {
+    let (mut whole, mut held) = (BytesMut::new(), service.bodies().enter());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match BodyFault::find(&error) {
+            Some(BodyFault::TooLarge) => TurnError::BodyTooLarge,
+            Some(BodyFault::TooSlow) => TurnError::BodyTooSlow,
+            None => TurnError::BodyBroken(error.to_string()),
+        })?;
+        if let Ok(data) = frame.into_data() {
+            held.grow(data.len())?;
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok((whole.freeze(), held))
 }
 
 fn parse(dialect: Dialect, body: &[u8], mint: &Mint, config: &Config) -> Result<Call, TurnError> {

@@ -16,6 +16,7 @@ use baton_proto::v1::{
     Alternative, GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse, Model,
     TokenLogprobs, Usage,
 };
+use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -109,6 +110,9 @@ async fn begin(
     let permit = service.enter()?;
     let deadline = deadline(&request);
     let request = request.into_inner();
+    // Beyond the connection's own limits a message is counted only once it is whole.
+    let mut held = service.bodies().enter();
+    held.grow(request.encoded_len())?;
     if request.tenant.len() > NAME_BYTES_MAX {
         let message = format!(
             "Invalid 'tenant': expected at most {NAME_BYTES_MAX} bytes, but got {}.",
@@ -125,6 +129,7 @@ async fn begin(
         Ok(Call { request, delivery: Delivery::default() })
     };
     let (prepared, _) = service.prepare(deadline, parse).await?;
+    drop(held);
     Turn::begin(service.clone(), prepared, permit).await
 }
 
