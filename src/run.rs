@@ -212,7 +212,7 @@ impl Runner {
             for action in actions.drain(..) {
                 let Action::Update(_, update) = action else { continue };
                 match update.news {
-                    News::Drawn(drawn, _) => {
+                    News::Drawn { drawn, .. } => {
                         if answer.drawn.is_empty() {
                             answer.first_token = clock.now().saturating_sub(begun);
                         }

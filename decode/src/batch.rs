@@ -216,7 +216,8 @@ impl DecodeSchedule {
             let update = Update { request: turn.request.request, choice: choice as u16, news };
             actions.push(Action::Update(router, update));
         };
-        send(News::Drawn(drawn, report));
+        let logprobs = turn.request.logprobs.is_some();
+        send(News::Drawn { drawn, logprobs, report });
         let stop = &turn.request.stop;
         let finish = if stop.end_ids.contains(&token) && count > stop.min_tokens {
             Some(FinishReason::Stop)

@@ -96,8 +96,15 @@ pub enum News {
         /// Prompt tokens that this worker held.
         held_tokens: u32,
     },
-    /// A token was drawn; with the first one of a choice comes the report.
-    Drawn(Drawn, Option<Report>),
+    /// A token was drawn.
+    Drawn {
+        /// The token.
+        drawn: Drawn,
+        /// Whether its log-probability was asked for.
+        logprobs: bool,
+        /// What the prompt cost, with the first token of a choice.
+        report: Option<Report>,
+    },
     /// The choice has ended.
     Finished(FinishReason, Report),
     /// The turn has failed.

@@ -96,7 +96,7 @@ impl Rig {
 
     fn tokens(&self, request: u128, choice: u16) -> Vec<TokenId> {
         let of = |(at, news): (u16, &News)| match news {
-            News::Drawn(drawn, _) if at == choice => Some(drawn.token),
+            News::Drawn { drawn, .. } if at == choice => Some(drawn.token),
             _ => None,
         };
         self.news(request).filter_map(of).collect()

@@ -117,7 +117,9 @@ pub fn update_to_wire(update: Update) -> pb::SequenceUpdate {
     use pb::sequence_update::Update as Wire;
     let news = match update.news {
         News::Admitted { held_tokens } => Wire::Admitted(pb::Admitted { held_tokens }),
-        News::Drawn(drawn, report) => Wire::Tokens(tokens_to_wire(drawn, report)),
+        News::Drawn { drawn, logprobs, report } => {
+            Wire::Tokens(tokens_to_wire(drawn, logprobs, report))
+        }
         News::Finished(reason, report) => {
             let reason = match reason {
                 FinishReason::Stop => pb::finished::Reason::Stop,
@@ -135,12 +137,12 @@ pub fn update_to_wire(update: Update) -> pb::SequenceUpdate {
     }
 }
 
-fn tokens_to_wire(drawn: Drawn, report: Option<Report>) -> pb::Tokens {
+fn tokens_to_wire(drawn: Drawn, logprobs: bool, report: Option<Report>) -> pb::Tokens {
     let (top_ids, top_logprobs) = drawn.top.into_iter().unzip();
     let logprob = pb::Logprob { logprob: drawn.logprob, top_ids, top_logprobs };
     pb::Tokens {
         ids: vec![drawn.token],
-        logprobs: vec![logprob],
+        logprobs: if logprobs { vec![logprob] } else { Vec::new() },
         report: report.as_ref().map(report_to_wire),
     }
 }

@@ -99,7 +99,7 @@ impl Cluster<'_> {
             }
             match news {
                 News::Admitted { .. } => {}
-                News::Drawn(drawn, _) => self.take_token(index, choice, drawn.token),
+                News::Drawn { drawn, .. } => self.take_token(index, choice, drawn.token),
                 News::Finished(..) => self.finish(index, choice, Done::Finished),
                 News::Failed(failure) => self.refused(index, failure),
             }
