@@ -1,3 +1,5 @@
+//! What the event log must do: keep order, show gaps, and bound itself.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

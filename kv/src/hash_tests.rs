@@ -1,3 +1,5 @@
+//! What the hash chain must do: same inputs, same hash; any other input, another.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

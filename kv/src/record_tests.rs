@@ -1,3 +1,5 @@
+//! What slot records must do: keep to their golden bytes, and refuse everything else.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

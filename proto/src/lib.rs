@@ -1,6 +1,8 @@
 //! What processes say to each other: protobuf messages and services, identities, and the internal
 //! request that every client dialect is translated to. No I/O, no clock, no runtime.
 
+#![forbid(unsafe_code)]
+
 pub mod block;
 pub mod ids;
 pub mod ir;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub(crate) const BATON: &str = env!("CARGO_BIN_EXE_baton");
 /// How long anything that is waited for may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The long form of a test, for `cargo xtask gate`.
 pub(crate) fn scaled(short: usize, long: usize) -> usize {

@@ -3,6 +3,8 @@
 //! A [`TextModel`] is what a checkpoint directory says about text. It is loaded once and shared
 //! by an `Arc`; everything else here is the state of one answer.
 
+#![forbid(unsafe_code)]
+
 mod decoder;
 mod detokenizer;
 mod error;

@@ -184,7 +184,7 @@ impl Daemon {
             clock: Arc::clone(&self.grounds.clock),
             tasks: self.tasks.clone(),
         });
-        metrics::register(&self.metrics, &self.grounds.counters, self.status.subscribe());
+        metrics::register(&self.metrics, &self.grounds.counters, &self.status.subscribe());
         let router = routes
             .add_service(self.guarded(worker))
             .into_axum_router()

@@ -7,7 +7,7 @@ use baton_transfer::{Counters, Op, Sample};
 use tokio::sync::watch;
 
 /// Registers everything that a worker shows.
-pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Receiver<Status>) {
+pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::Receiver<Status>) {
     transfer(metrics, counters, "transfer_blocks", "Blocks moved", |sample| sample.blocks);
     transfer(metrics, counters, "transfer_bytes", "Bytes moved", |sample| sample.bytes);
     transfer(
@@ -18,13 +18,13 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Re
         |sample| sample.copied_bytes,
     );
     blocks(metrics, status.clone());
-    gauge(metrics, &status, "queued_requests", "Accepted, not begun", |status| {
+    gauge(metrics, status, "queued_requests", "Accepted, not begun", |status| {
         u64::from(status.load.queued)
     });
-    gauge(metrics, &status, "running_requests", "Begun, not ended", |status| {
+    gauge(metrics, status, "running_requests", "Begun, not ended", |status| {
         u64::from(status.load.running)
     });
-    gauge(metrics, &status, "leases", "Leases that have not ended", |status| {
+    gauge(metrics, status, "leases", "Leases that have not ended", |status| {
         u64::from(status.counts.leases)
     });
     let evicted = status.clone();
@@ -37,8 +37,8 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: watch::Re
             samples.push(&[("tier", "host"), ("cause", "room")], count as f64);
         },
     );
-    counter(metrics, &status, "engine_steps", "Steps computed", |status| status.steps);
-    counter(metrics, &status, "engine_tokens", "Positions computed", |status| {
+    counter(metrics, status, "engine_steps", "Steps computed", |status| status.steps);
+    counter(metrics, status, "engine_tokens", "Positions computed", |status| {
         status.computed_tokens
     });
 }

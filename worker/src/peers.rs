@@ -37,13 +37,12 @@ impl Peers {
         if channels.len() >= PEERS_MAX && !channels.contains_key(uri) {
             channels.clear();
         }
-        let channel = match channels.get(uri) {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = endpoint(uri)?.connect_lazy();
-                channels.insert(uri.to_owned(), channel.clone());
-                channel
-            }
+        let channel = if let Some(channel) = channels.get(uri) {
+            channel.clone()
+        } else {
+            let channel = endpoint(uri)?.connect_lazy();
+            channels.insert(uri.to_owned(), channel.clone());
+            channel
         };
         Ok(InterceptedService::new(channel, self.auth.clone()))
     }

@@ -74,6 +74,7 @@ impl Sequence {
     }
 
     /// Another sequence with the same tokens and the same whole blocks.
+    #[must_use]
     pub fn fork(&self, key: SeqKey) -> Self {
         Self {
             key,

@@ -23,7 +23,7 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(200);
 /// Blocks in one lease over this service.
 const LEASE_BLOCKS_MAX: usize = 4096;
 /// No lease is longer, whatever is asked for.
-const LEASE_TTL_MAX: Duration = Duration::from_secs(60);
+const LEASE_TTL_MAX: Duration = Duration::from_mins(1);
 
 /// Answers for one worker.
 #[derive(Clone)]

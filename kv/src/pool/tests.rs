@@ -1,3 +1,5 @@
+//! What the pool must do over a life of a block: leases, sealing, pins, eviction.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

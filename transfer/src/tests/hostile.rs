@@ -282,7 +282,7 @@ async fn callers_that_say_nothing_are_left() {
         };
         let store = Store::new(SLOTS, SLOT_BYTES);
         let owner = Owner::limited(&mut place, store, 1, Guards::default(), limits).await;
-        assert_eq!(Caller::connect(&place).hear(), []);
+        assert!(Caller::connect(&place).hear().is_empty());
         if kind == TransportKind::Tcp {
             // Hello, half a request, and nothing more.
             let mut caller = Caller::connect(&place);
