@@ -54,8 +54,8 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Failure> {
         },
         &text,
     )?;
-    let last =
-        if args.json { answer.to_json(&prompt, loaded - begun).to_string() } else { String::new() };
+    let loading = loaded.saturating_sub(begun);
+    let last = if args.json { answer.to_json(&prompt, loading).to_string() } else { String::new() };
     // A closed pipe ends the printing, not the run.
     let _ = writeln!(std::io::stdout(), "{last}");
     Ok(())

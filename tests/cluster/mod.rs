@@ -144,9 +144,9 @@ pub(crate) fn children_of(parent: u32) -> BTreeMap<String, u32> {
             continue;
         }
         let command = read("cmdline");
-        let config = command.split('\0').find(|arg| arg.ends_with(".toml"));
+        let config = command.split('\0').find_map(|arg| arg.strip_suffix(".toml"));
         if let Some(name) = config.and_then(|path| path.rsplit('/').next()) {
-            children.insert(name.trim_end_matches(".toml").to_owned(), pid);
+            children.insert(name.to_owned(), pid);
         }
     }
     children
