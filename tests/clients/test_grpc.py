@@ -111,7 +111,8 @@ def test_each_choice_finishes_once(inference, pb):
     ("fields", "named"),
     [
         ({}, "prompt"),
-        ({"tokens": {"ids": [2**31]}}, "tokens"),
+        # The oneof is named: its three forms are one prompt once they have been read.
+        ({"tokens": {"ids": [2**31]}}, "prompt"),
         ({"text": "x", "n": 2**31}, "n"),
     ],
 )
