@@ -27,7 +27,7 @@ impl Scratch {
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self { path }),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    last = Some(error)
+                    last = Some(error);
                 }
                 Err(error) => return Err(refused(&path, &error)),
             }

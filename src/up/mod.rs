@@ -57,7 +57,7 @@ fn greet(args: &UpArgs, uris: &[String]) {
          \"max_tokens\":24,\"stream\":true}}'\n"
     );
     for uri in &uris[1..] {
-        text.push_str(&format!("also: {uri}\n"));
+        text.extend(["also: ", uri, "\n"]);
     }
     let mut out = std::io::stdout().lock();
     // Nobody may be reading; the cluster serves all the same.

@@ -72,8 +72,9 @@ impl Cluster {
     pub(crate) fn secret(&self) -> String {
         let pid = self.children()["decode-0"];
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a child");
-        let config = command.split('\0').find(|arg| arg.ends_with(".toml")).expect("a file");
-        let secret = std::path::Path::new(config).with_file_name("secret");
+        let mut words = command.split('\0').map(std::path::Path::new);
+        let config = words.find(|word| word.extension().is_some_and(|kind| kind == "toml"));
+        let secret = config.expect("a file").with_file_name("secret");
         std::fs::read_to_string(secret).expect("a secret").trim().to_owned()
     }
 
