@@ -42,7 +42,7 @@ impl Rig {
             pull_timeout: SECOND,
             lease_ttl: SECOND,
             prefill_attempts: 2,
-            prefill_patience: Duration::from_secs(60),
+            prefill_patience: Duration::from_mins(1),
             ageing: SECOND,
         };
         let engine = Witness::new(spec()).unwrap();
