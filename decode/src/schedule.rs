@@ -16,7 +16,6 @@ use baton_worker::claims::Claims;
 use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule};
 use baton_worker::sequence::Sequence;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -545,12 +544,8 @@ impl DecodeSchedule {
 
     /// Turns that fit, the most urgent first.
     pub(crate) fn order(&self, now: Duration, fits: impl Fn(&Turn) -> bool) -> Vec<TurnId> {
-        let ageing_ms = self.limits.ageing.as_millis().max(1);
         let mut turns: Vec<_> = self.turns.iter().filter(|(_, turn)| fits(turn)).collect();
-        turns.sort_by_key(|(id, turn)| {
-            let age = (now.saturating_sub(turn.arrived).as_millis() / ageing_ms) as i64;
-            (Reverse(i64::from(turn.request.priority) + age), turn.request.deadline, **id)
-        });
+        turns.sort_by_key(|(id, turn)| (turn.urgency().rank(now, self.limits.ageing), **id));
         turns.into_iter().map(|(id, _)| *id).collect()
     }
 }

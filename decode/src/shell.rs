@@ -158,16 +158,7 @@ impl DecodeShell {
 
     fn start_pull(&self, turn: TurnId, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) {
         let timeout = deadline.saturating_sub(self.clock.now());
-        let pull = self.links.pull(peer, pulls, timeout);
-        let events = self.events.clone();
-        self.tasks.spawn("pull", async move {
-            let results = pull.settle().await;
-            // The loop is gone only at the end of the daemon; then the leases fall here, settled.
-            if let Err(unsent) = events.send_async(Event::Settled(turn, results)).await
-                && let Event::Settled(_, results) = unsent.into_inner()
-            {
-                results.into_iter().for_each(baton_transfer::Settled::give_back);
-            }
-        });
+        let (from, to) = ((&self.tasks, &self.events), (peer, pulls));
+        self.links.start(from, to, timeout, move |results| Event::Settled(turn, results));
     }
 }

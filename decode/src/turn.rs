@@ -5,6 +5,7 @@ use baton_proto::ids::{LeaseId, RequestId, SeqKey, TokenId};
 use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
 use baton_worker::fill::Fill;
+use baton_worker::plan::Urgency;
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -226,6 +227,12 @@ impl Turn {
     /// Whether a choice waits for room to continue.
     pub fn is_preempted(&self) -> bool {
         self.choices.iter().any(|choice| matches!(choice.phase, Phase::Preempted(_)))
+    }
+
+    /// What decides when it is served.
+    pub fn urgency(&self) -> Urgency {
+        let (priority, deadline) = (self.request.priority, self.request.deadline);
+        Urgency { priority, arrived: self.arrived, deadline }
     }
 
     /// Prompt length in tokens.

@@ -6,6 +6,7 @@ use baton_proto::ids::{LeaseId, SeqKey, TokenId};
 use baton_transfer::Peer;
 use baton_worker::blocks::Blocks;
 use baton_worker::fill::Fill;
+use baton_worker::plan::Urgency;
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -140,6 +141,12 @@ impl Job {
         let announced = request.from_block;
         let phase = Phase::Queued(sequence);
         Self { request, arrived: now, begun: now, phase, lease: None, announced }
+    }
+
+    /// What decides when it is served.
+    pub fn urgency(&self) -> Urgency {
+        let (priority, deadline) = (self.request.priority, self.request.deadline);
+        Urgency { priority, arrived: self.arrived, deadline }
     }
 
     /// Its reservation is granted.

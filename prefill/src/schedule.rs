@@ -15,7 +15,6 @@ use baton_worker::claims::Claims;
 use baton_worker::fill::{FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule, Segment};
 use baton_worker::sequence::Sequence;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -332,12 +331,8 @@ impl PrefillSchedule {
 
     /// Jobs in a phase, the most urgent first.
     fn order(&self, now: Duration, phase: fn(&Phase) -> bool) -> Vec<JobId> {
-        let ageing_ms = self.limits.ageing.as_millis().max(1);
         let mut jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| phase(&job.phase)).collect();
-        jobs.sort_by_key(|(id, job)| {
-            let age = (now.saturating_sub(job.arrived).as_millis() / ageing_ms) as i64;
-            (Reverse(i64::from(job.request.priority) + age), job.request.deadline, **id)
-        });
+        jobs.sort_by_key(|(id, job)| (job.urgency().rank(now, self.limits.ageing), **id));
         jobs.into_iter().map(|(id, _)| *id).collect()
     }
 }

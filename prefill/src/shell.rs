@@ -117,17 +117,8 @@ impl Shell<Action> for PrefillShell {
 impl PrefillShell {
     fn start_pull(&self, job: JobId, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) {
         let timeout = deadline.saturating_sub(self.clock.now());
-        let pull = self.links.pull(peer, pulls, timeout);
-        let events = self.events.clone();
-        self.tasks.spawn("pull", async move {
-            let results = pull.settle().await;
-            // The loop is gone only at the end of the daemon; then the leases fall here, settled.
-            if let Err(unsent) = events.send_async(Event::Settled(job, results)).await
-                && let Event::Settled(_, results) = unsent.into_inner()
-            {
-                results.into_iter().for_each(baton_transfer::Settled::give_back);
-            }
-        });
+        let (from, to) = ((&self.tasks, &self.events), (peer, pulls));
+        self.links.start(from, to, timeout, move |results| Event::Settled(job, results));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which transport brings a peer's blocks.
 
 use crate::config::Preferred;
-use baton_transfer::{InFlight, Peer, Pull, Transport};
+use baton_node::task::Tasks;
+use baton_transfer::{InFlight, Peer, Pull, Settled, Transport};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,23 @@ pub struct Links {
 }
 
 impl Links {
+    /// Starts pulls from a peer as a task; when they have ended, `event` is sent with the results.
+    pub fn start<E: Send + 'static>(
+        &self,
+        (tasks, events): (&Tasks, &flume::Sender<E>),
+        (peer, pulls): (&Peer, Vec<Pull>),
+        timeout: Duration,
+        event: impl FnOnce(Vec<Settled>) -> E + Send + 'static,
+    ) {
+        let pull = self.pull(peer, pulls, timeout);
+        let events = events.clone();
+        tasks.spawn("pull", async move {
+            let results = pull.settle().await;
+            // Nobody listens only at the end of the daemon, when no slot matters any more.
+            let _ = events.send_async(event(results)).await;
+        });
+    }
+
     /// Starts pulls from a peer; `timeout` from now.
     pub fn pull(&self, peer: &Peer, pulls: Vec<Pull>, timeout: Duration) -> InFlight {
         let near = peer.endpoints.host == self.host && peer.endpoints.shm.is_some();

@@ -6,6 +6,9 @@ use baton_node::metrics::{Kind, Metrics};
 use baton_transfer::{Counters, Op, Sample};
 use tokio::sync::watch;
 
+/// Kind, name, help and value of a figure without labels.
+type Figure = (Kind, (&'static str, &'static str), fn(&Status) -> u64);
+
 /// Registers everything that a worker shows.
 pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::Receiver<Status>) {
     transfer(metrics, counters, "transfer_blocks", "Blocks moved", |sample| sample.blocks);
@@ -18,15 +21,16 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::R
         |sample| sample.copied_bytes,
     );
     blocks(metrics, status.clone());
-    gauge(metrics, status, "queued_requests", "Accepted, not begun", |status| {
-        u64::from(status.load.queued)
-    });
-    gauge(metrics, status, "running_requests", "Begun, not ended", |status| {
-        u64::from(status.load.running)
-    });
-    gauge(metrics, status, "leases", "Leases that have not ended", |status| {
-        u64::from(status.counts.leases)
-    });
+    let figures: [Figure; 5] = [
+        (Kind::Gauge, ("queued_requests", "Accepted, not begun"), |s| u64::from(s.load.queued)),
+        (Kind::Gauge, ("running_requests", "Begun, not ended"), |s| u64::from(s.load.running)),
+        (Kind::Gauge, ("leases", "Leases that have not ended"), |s| u64::from(s.counts.leases)),
+        (Kind::Counter, ("engine_steps", "Steps computed"), |s| s.steps),
+        (Kind::Counter, ("engine_tokens", "Positions computed"), |s| s.computed_tokens),
+    ];
+    for (kind, about, value) in figures {
+        figure(metrics, status, kind, about, value);
+    }
     let evicted = status.clone();
     metrics.sample(
         "evictions",
@@ -37,10 +41,6 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::R
             samples.push(&[("tier", "host"), ("cause", "room")], count as f64);
         },
     );
-    counter(metrics, status, "engine_steps", "Steps computed", |status| status.steps);
-    counter(metrics, status, "engine_tokens", "Positions computed", |status| {
-        status.computed_tokens
-    });
 }
 
 fn transfer(
@@ -81,28 +81,15 @@ fn blocks(metrics: &Metrics, status: watch::Receiver<Status>) {
     });
 }
 
-fn gauge(
+fn figure(
     metrics: &Metrics,
     status: &watch::Receiver<Status>,
-    name: &'static str,
-    help: &'static str,
+    kind: Kind,
+    (name, help): (&'static str, &'static str),
     value: fn(&Status) -> u64,
 ) {
     let status = status.clone();
-    metrics.sample(name, help, Kind::Gauge, move |samples| {
-        samples.push(&[], value(&status.borrow()) as f64);
-    });
-}
-
-fn counter(
-    metrics: &Metrics,
-    status: &watch::Receiver<Status>,
-    name: &'static str,
-    help: &'static str,
-    value: fn(&Status) -> u64,
-) {
-    let status = status.clone();
-    metrics.sample(name, help, Kind::Counter, move |samples| {
+    metrics.sample(name, help, kind, move |samples| {
         samples.push(&[], value(&status.borrow()) as f64);
     });
 }

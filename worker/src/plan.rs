@@ -3,6 +3,7 @@
 use baton_engine::api::{Batch, StepOutput};
 use baton_kv::lease::WriteLease;
 use baton_proto::ids::SeqKey;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// One step's work, decided: which sequence computes how much, into which slots.
@@ -57,6 +58,25 @@ pub trait Schedule {
 
     /// Whether every accepted piece of work has ended.
     fn is_idle(&self) -> bool;
+}
+
+/// What decides who comes first: priority, which waiting raises, then the deadline.
+#[derive(Clone, Copy, Debug)]
+pub struct Urgency {
+    /// Larger is more urgent.
+    pub priority: i32,
+    /// When the work came.
+    pub arrived: Duration,
+    /// When nobody wants it any more.
+    pub deadline: Duration,
+}
+
+impl Urgency {
+    /// A key to sort by, the most urgent first; waiting for `ageing` is worth one of priority.
+    pub fn rank(&self, now: Duration, ageing: Duration) -> (Reverse<i64>, Duration) {
+        let waited = now.saturating_sub(self.arrived).as_millis() / ageing.as_millis().max(1);
+        (Reverse(i64::from(self.priority) + waited as i64), self.deadline)
+    }
 }
 
 /// How long steps take. Leases are renewed between steps, so they have to outlast the slowest.
