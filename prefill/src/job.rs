@@ -55,9 +55,15 @@ impl JobRequest {
 /// Why a job ended early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JobFailure {
-    /// Too many jobs or leases.
+    /// Too many jobs.
     #[error("too many prefill jobs are waiting (`limits.jobs`)")]
     Overloaded,
+    /// What is computed cannot be kept for the caller.
+    #[error(
+        "no lease on the computed blocks: too many are live (`kv.leases`), or a step took longer \
+         than `limits.lease_ttl`"
+    )]
+    NoLease,
     /// The prompt exceeds the pool.
     #[error("the prompt needs {blocks} blocks and the pool has {slots}")]
     TooLarge {

@@ -314,7 +314,7 @@ impl PrefillSchedule {
             Next::Wait | Next::Done => None,
         };
         if !job.announce(id, &self.blocks, ttl, now, actions) {
-            actions.push(Action::Fail(id, JobFailure::Overloaded));
+            actions.push(Action::Fail(id, JobFailure::NoLease));
             self.end(id);
             return None;
         }

@@ -136,7 +136,9 @@ fn report_to_wire(report: &JobReport) -> pb::ComputeDone {
 fn to_status(failure: JobFailure) -> Status {
     let message = failure.to_string();
     match failure {
-        JobFailure::Overloaded | JobFailure::TooLarge { .. } => Status::resource_exhausted(message),
+        JobFailure::Overloaded | JobFailure::NoLease | JobFailure::TooLarge { .. } => {
+            Status::resource_exhausted(message)
+        }
         JobFailure::Deadline => Status::deadline_exceeded(message),
     }
 }
