@@ -25,5 +25,6 @@ pub mod index;
 pub mod lease;
 pub mod pool;
 pub mod record;
+pub mod retention;
 
 pub use block::{BlockId, BlockKey};

@@ -7,6 +7,7 @@ use baton_arena::Arena;
 use baton_kv::lease::{Draft, ReadPin};
 use baton_kv::pool::{BlockId, Counts, Exhausted, Pool, PoolConfig, SharedPool, lock};
 use baton_kv::record::{RecordState, SlotRecord};
+use baton_kv::retention::{Class, Retention};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{GroupId, Incarnation, LeaseId, SequenceHash, WorkerId};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,7 @@ pub struct Blocks {
     arena: Arena,
     worker: WorkerId,
     incarnation: Incarnation,
-    evictions: Arc<AtomicU64>,
+    evictions: Arc<[AtomicU64; Class::ALL.len()]>,
 }
 
 impl Blocks {
@@ -62,7 +63,9 @@ impl Blocks {
     /// A slot to write, evicting the least recently used leaf where none is free.
     pub fn draft(&self) -> Result<Draft, Exhausted> {
         let (draft, evicted) = self.lock().draft()?;
-        self.evictions.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
+        if let Some(evicted) = evicted {
+            self.evictions[evicted.retention.class as usize].fetch_add(1, Ordering::Relaxed);
+        }
         let record = SlotRecord {
             state: RecordState::Draft,
             group: GROUP,
@@ -81,12 +84,13 @@ impl Blocks {
         draft: Draft,
         hash: SequenceHash,
         parent: Option<SequenceHash>,
+        class: Class,
     ) -> ReadPin {
         let (len, crc) = {
             let payload = self.arena.read(draft.slot().0);
             (payload.len() as u32, crc32c::crc32c(&payload))
         };
-        self.publish(draft, BlockId { hash, parent, group: GROUP }, len, crc)
+        self.publish(draft, BlockId { hash, parent, group: GROUP }, len, crc, class)
     }
 
     /// Seals a block that a transport brought and verified, and publishes it.
@@ -97,10 +101,10 @@ impl Blocks {
         parent: Option<SequenceHash>,
     ) -> ReadPin {
         let id = BlockId { hash: block.hash, parent, group: block.group };
-        self.publish(draft, id, block.len, block.crc)
+        self.publish(draft, id, block.len, block.crc, Class::History)
     }
 
-    fn publish(&self, draft: Draft, id: BlockId, len: u32, crc: u32) -> ReadPin {
+    fn publish(&self, draft: Draft, id: BlockId, len: u32, crc: u32, class: Class) -> ReadPin {
         let record = SlotRecord {
             state: RecordState::Sealed,
             group: id.group,
@@ -112,7 +116,7 @@ impl Blocks {
         self.arena.set_record(draft.slot().0, &record.to_bytes());
         let mut pool = self.lock();
         let sealed = pool.seal(draft, id, len, crc);
-        pool.publish(sealed)
+        pool.publish_as(sealed, Retention { class, ..Retention::default() })
     }
 
     /// A reader's pin on a block, where it is held.
@@ -170,9 +174,9 @@ impl Blocks {
         (self.arena.slots() - self.counts().quarantined) as usize
     }
 
-    /// Blocks that have made room so far.
-    pub fn evictions(&self) -> u64 {
-        self.evictions.load(Ordering::Relaxed)
+    /// Blocks that have made room so far, by class as in [`Class::ALL`].
+    pub fn evictions(&self) -> [u64; Class::ALL.len()] {
+        Class::ALL.map(|class| self.evictions[class as usize].load(Ordering::Relaxed))
     }
 
     /// Slots that can be had now: free or evictable.

@@ -5,6 +5,7 @@ use crate::blocks::Blocks;
 use crate::plan::{LoadReport, Schedule};
 use baton_engine::api::Engine;
 use baton_kv::pool::Counts;
+use baton_kv::retention::Class;
 use baton_node::clock::Clock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,8 @@ pub struct Status {
     pub counts: Counts,
     /// Slots that can be had.
     pub available: u32,
-    /// Blocks that have made room.
-    pub evictions: u64,
+    /// Blocks that have made room, by class as in [`Class::ALL`].
+    pub evictions: [u64; Class::ALL.len()],
     /// Steps computed.
     pub steps: u64,
     /// Positions computed.

@@ -2,6 +2,7 @@
 //! scrape, so that the paths that matter only count.
 
 use crate::engine_loop::Status;
+use baton_kv::retention::Class;
 use baton_node::metrics::{Kind, Metrics};
 use baton_transfer::{Counters, Op, Sample};
 use tokio::sync::watch;
@@ -37,8 +38,10 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::R
         "Blocks that made room for others",
         Kind::Counter,
         move |samples| {
-            let count = evicted.borrow().evictions;
-            samples.push(&[("tier", "host"), ("cause", "room")], count as f64);
+            for (class, count) in Class::ALL.into_iter().zip(evicted.borrow().evictions) {
+                let labels = [("tier", "host"), ("cause", "room"), ("class", class.as_str())];
+                samples.push(&labels, count as f64);
+            }
         },
     );
 }

@@ -5,6 +5,7 @@ use baton_engine::api::{Item, Sample};
 use baton_kv::hash::{ChainRoot, Salt};
 use baton_kv::lease::{Draft, ReadPin, WriteLease};
 use baton_kv::pool::Exhausted;
+use baton_kv::retention::Class;
 use baton_proto::ids::{SeqKey, SequenceHash, SlotId, TenantId, TokenId};
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Sequence {
     key: SeqKey,
     chain_key: ChainKey,
     tokens: Vec<TokenId>,
+    /// So many of them were given; the others are drawn.
+    given: usize,
     /// Hashes of the whole blocks of `tokens`.
     chain: Vec<SequenceHash>,
     /// The leading whole blocks that are at hand, in order.
@@ -64,6 +67,7 @@ impl Sequence {
         Self {
             key,
             chain_key,
+            given: tokens.len(),
             tokens,
             chain,
             pins: Vec::new(),
@@ -80,6 +84,7 @@ impl Sequence {
             key,
             chain_key: self.chain_key.clone(),
             tokens: self.tokens.clone(),
+            given: self.given,
             chain: self.chain.clone(),
             pins: self.pins.clone(),
             table: self.table.clone(),
@@ -202,7 +207,9 @@ impl Sequence {
                 continue;
             }
             let hash = self.chain[index];
-            let pin = blocks.publish_computed(draft, hash, self.parent_of(index));
+            let end = (index + 1) * self.chain_key.block_tokens as usize;
+            let class = if end <= self.given { Class::History } else { Class::Answer };
+            let pin = blocks.publish_computed(draft, hash, self.parent_of(index), class);
             self.table.push(pin.slot());
             self.pins.push(pin);
             published.push(hash);

@@ -8,6 +8,7 @@
 
 use crate::block::{BlockKey, BlockMap};
 use crate::lease::{Content, Pinned};
+use crate::retention::Retention;
 use baton_proto::ids::{Generation, SlotId};
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -41,6 +42,7 @@ pub(super) struct Block {
     pub(super) slot: SlotId,
     pub(super) generation: Generation,
     pub(super) content: Content,
+    pub(super) retention: Retention,
     /// Pins whose drop has not been reported yet; all handles cloned from one count once.
     pins: u32,
     last_use: u64,
@@ -67,11 +69,18 @@ impl Forest {
     }
 
     /// Takes up a block that is not held yet; unpinned, used just now.
-    pub(super) fn insert(&mut self, slot: SlotId, generation: Generation, content: Content) {
+    pub(super) fn insert(
+        &mut self,
+        slot: SlotId,
+        generation: Generation,
+        content: Content,
+        retention: Retention,
+    ) {
         let key = content.id.key();
         let parent = content.id.parent_key();
         let last_use = self.tick();
-        let block = Block { slot, generation, content, pins: 0, last_use, pin: Weak::new() };
+        let pin = Weak::new();
+        let block = Block { slot, generation, content, retention, pins: 0, last_use, pin };
         let node = self.nodes.entry(key).or_default();
         assert!(node.block.is_none(), "{key:?} is held already");
         node.block = Some(block);

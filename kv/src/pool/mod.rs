@@ -10,6 +10,7 @@ use crate::block::BlockKey;
 use crate::events::{Batch, BlockEvent, EventKind, EventLog};
 use crate::guard::Guard;
 use crate::lease::{Claim, Content, Draft, Fate, Pinned, ReadPin, Return, ReturnBin, Sealed};
+use crate::retention::Retention;
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{
     EventSeq, Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId,
@@ -101,6 +102,8 @@ pub struct Counts {
 pub struct Evicted {
     /// Which block.
     pub id: BlockId,
+    /// Why it might have been worth keeping.
+    pub retention: Retention,
 }
 
 /// No slot can be handed out.
@@ -229,6 +232,12 @@ impl Pool {
     /// Publish parents before their children: a block whose parent is not held cannot be found
     /// through its chain.
     pub fn publish(&mut self, sealed: Sealed) -> ReadPin {
+        self.publish_as(sealed, Retention::default())
+    }
+
+    /// As [`publish`](Self::publish), saying why the block may be worth keeping. A block that is
+    /// held already stays what it was.
+    pub fn publish_as(&mut self, sealed: Sealed, retention: Retention) -> ReadPin {
         self.settle_returns();
         let (id, generation) = (sealed.slot(), sealed.generation());
         let slot = self.claimed(sealed.claim(), id, generation, Use::Sealed);
@@ -239,7 +248,7 @@ impl Pool {
         if self.forest.get(&key).is_some() {
             self.free_slot(id);
         } else {
-            self.forest.insert(id, generation, content);
+            self.forest.insert(id, generation, content, retention);
             self.log.push(BlockEvent {
                 kind: EventKind::Published,
                 hash: key.hash,
@@ -395,7 +404,7 @@ impl Pool {
         let id = block.content.id;
         assert_eq!(self.slots[block.slot.0 as usize].used_as, Use::Held(id.key()));
         self.log.push(BlockEvent { kind: EventKind::Removed, hash: id.hash, group: id.group });
-        Some((block.slot, Evicted { id }))
+        Some((block.slot, Evicted { id, retention: block.retention }))
     }
 
     /// Accounts for the handles that were dropped since the last call, in the order of the drops.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::lease::WriteLease;
+use crate::retention::Retention;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 
@@ -201,7 +202,12 @@ impl World {
             }
             Ok((draft, evicted)) => {
                 let victim = victim.map(|at| self.held.remove(at));
-                assert_eq!(evicted, victim.as_ref().map(|held| Evicted { id: held.id }));
+                assert_eq!(
+                    evicted,
+                    victim
+                        .as_ref()
+                        .map(|held| Evicted { id: held.id, retention: Retention::default() })
+                );
                 if let Some(held) = victim {
                     assert_eq!(draft.slot(), held.slot);
                     self.note(EventKind::Removed, held.id);

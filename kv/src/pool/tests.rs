@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::lease::WriteLease;
+use crate::retention::{Class, Retention};
 
 const GROUP: GroupId = GroupId(0);
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,6 +81,19 @@ fn the_same_block_twice_is_held_once() {
 }
 
 #[test]
+fn what_makes_room_tells_why_it_might_have_been_kept() {
+    let answer =
+        Retention { class: Class::Answer, priority: 3, ttl: Some(Duration::from_secs(60)) };
+    let mut pool = pool(1);
+    let draft = pool.draft().unwrap().0;
+    let sealed = pool.seal(draft, id(1), 40, 7);
+    drop(pool.publish_as(sealed, answer));
+    assert_eq!(pool.counts().cached, 1);
+    let evicted = pool.draft().unwrap().1;
+    assert_eq!(evicted, Some(Evicted { id: id(1), retention: answer }));
+}
+
+#[test]
 fn a_parent_outlives_its_children_and_the_removal_is_told_first() {
     let mut pool = pool(3);
     let pins: Vec<_> = (1..=3).map(|n| publish(&mut pool, n)).collect();
@@ -90,7 +104,10 @@ fn a_parent_outlives_its_children_and_the_removal_is_told_first() {
         let (draft, evicted) = pool.draft().unwrap();
         let removed = BlockEvent { kind: EventKind::Removed, hash: hash(n), group: GROUP };
         assert_eq!(pool.log().since(next).unwrap().collect::<Vec<_>>(), [(next, removed)]);
-        assert_eq!((evicted, draft.generation()), (Some(Evicted { id: id(n) }), Generation(2)));
+        assert_eq!(
+            (evicted, draft.generation()),
+            (Some(Evicted { id: id(n), retention: Retention::default() }), Generation(2))
+        );
         let _: WriteLease = draft.lend();
     }
 }
