@@ -82,8 +82,7 @@ fn the_same_block_twice_is_held_once() {
 
 #[test]
 fn what_makes_room_tells_why_it_might_have_been_kept() {
-    let answer =
-        Retention { class: Class::Answer, priority: 3, ttl: Some(Duration::from_secs(60)) };
+    let answer = Retention { class: Class::Answer, priority: 3, ttl: Some(SECOND) };
     let mut pool = pool(1);
     let draft = pool.draft().unwrap().0;
     let sealed = pool.seal(draft, id(1), 40, 7);
