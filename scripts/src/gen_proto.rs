@@ -33,8 +33,9 @@ fn compile(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let include = root.join("proto/proto");
     let public = include.join("baton/v1/inference.proto");
     let internal = include.join("baton/internal/v1/worker.proto");
+    let fabric = include.join("baton/internal/v1/fabric.proto");
     std::fs::create_dir_all(out)?;
-    let descriptors = protox::compile([&public, &internal], [&include])?;
+    let descriptors = protox::compile([&public, &internal, &fabric], [&include])?;
     tonic_prost_build::configure().out_dir(out).compile_fds(descriptors)?;
     let reflected = protox::compile([&public], [&include])?;
     std::fs::write(out.join("baton.v1.fds"), reflected.encode_to_vec())?;

@@ -36,6 +36,15 @@ pub enum TransportKind {
     Shm,
     /// Sockets.
     Tcp,
+    /// RDMA over libibverbs.
+    Verbs,
+    /// A link in virtual time.
+    Sim,
+}
+
+impl TransportKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Shm, Self::Tcp, Self::Verbs, Self::Sim];
 }
 
 /// A worker from which blocks can be pulled.
@@ -97,6 +106,8 @@ pub struct Endpoints {
     pub shm: Option<PathBuf>,
     /// Identifies the host: shm works only where it is the own one.
     pub host: String,
+    /// URI of the gRPC service over which verbs connections are set up, if offered.
+    pub verbs: Option<String>,
 }
 
 /// An endpoint that a peer announced cannot be used.
@@ -116,7 +127,8 @@ impl TryFrom<&internal::Endpoints> for Endpoints {
             text => Some(text.parse().map_err(|_| EndpointError { tcp: text.to_owned() })?),
         };
         let shm = (!said.shm.is_empty()).then(|| PathBuf::from(&said.shm));
-        Ok(Self { tcp, shm, host: said.host.clone() })
+        let verbs = (!said.verbs.is_empty()).then(|| said.verbs.clone());
+        Ok(Self { tcp, shm, host: said.host.clone(), verbs })
     }
 }
 
@@ -126,6 +138,7 @@ impl From<&Endpoints> for internal::Endpoints {
             tcp: own.tcp.map_or_else(String::new, |address| address.to_string()),
             shm: own.shm.as_ref().map_or_else(String::new, |path| path.display().to_string()),
             host: own.host.clone(),
+            verbs: own.verbs.clone().unwrap_or_default(),
         }
     }
 }
@@ -216,6 +229,8 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
+            Self::Sim => "sim",
         })
     }
 }

@@ -16,7 +16,7 @@ pub enum Op {
 
 /// Counters of one worker, for all transports. Clones count together.
 #[derive(Clone, Default)]
-pub struct Counters(Arc<[[Cell; 2]; 2]>);
+pub struct Counters(Arc<[[Cell; 2]; TransportKind::ALL.len()]>);
 
 #[derive(Default)]
 struct Cell {
@@ -46,9 +46,11 @@ pub struct Sample {
 impl Counters {
     /// All counters, in a fixed order.
     pub fn samples(&self) -> Vec<Sample> {
-        let kinds = [TransportKind::Shm, TransportKind::Tcp];
         let sides = [Op::Pull, Op::Serve];
-        kinds.into_iter().flat_map(|transport| sides.map(|op| self.sample(transport, op))).collect()
+        TransportKind::ALL
+            .into_iter()
+            .flat_map(|transport| sides.map(|op| self.sample(transport, op)))
+            .collect()
     }
 
     /// The counters of one transport and side.

@@ -198,6 +198,7 @@ impl DataPlane {
             tcp: Some(tcp_server.local_addr()),
             shm: None,
             host: identity.host.clone(),
+            verbs: None,
         };
         let mut shm_link = None;
         if !config.shm_dir.as_os_str().is_empty() {

@@ -31,6 +31,9 @@ pub struct Endpoints {
     /// Identifies the host, so that shm is tried only where it can work.
     #[prost(string, tag = "3")]
     pub host: ::prost::alloc::string::String,
+    /// URI of the worker's gRPC service if that serves `Fabric`; empty: no verbs.
+    #[prost(string, tag = "4")]
+    pub verbs: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelDescription {
@@ -1700,6 +1703,666 @@ pub mod decode_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "baton.internal.v1.Decode";
     impl<T> tonic::server::NamedService for DecodeServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// One end of a queue pair.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueuePairEnd {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// First packet sequence number of what this end sends; drawn at random.
+    #[prost(uint32, tag = "2")]
+    pub psn: u32,
+}
+/// The port that queue pairs leave by.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortEnd {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub gid: ::prost::alloc::vec::Vec<u8>,
+    /// 0 on Ethernet.
+    #[prost(uint32, tag = "2")]
+    pub lid: u32,
+    /// The code of ibv_mtu: 1 = 256 bytes .. 5 = 4096.
+    #[prost(uint32, tag = "3")]
+    pub mtu: u32,
+    /// READs that this end can answer at a time, and that it can have under way.
+    #[prost(uint32, tag = "4")]
+    pub responder_reads: u32,
+    #[prost(uint32, tag = "5")]
+    pub initiator_reads: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PairRequest {
+    /// Who calls.
+    #[prost(uint32, tag = "1")]
+    pub worker: u32,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    /// Whom it expects.
+    #[prost(uint32, tag = "3")]
+    pub peer_worker: u32,
+    #[prost(fixed64, tag = "4")]
+    pub peer_incarnation: u64,
+    #[prost(uint64, tag = "5")]
+    pub slot_bytes: u64,
+    #[prost(message, optional, tag = "6")]
+    pub port: ::core::option::Option<PortEnd>,
+    #[prost(message, repeated, tag = "7")]
+    pub queue_pairs: ::prost::alloc::vec::Vec<QueuePairEnd>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PairReply {
+    /// 0, or why not: the status codes of docs/wire.md.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// Names the connection in later calls.
+    #[prost(fixed64, tag = "2")]
+    pub connection: u64,
+    #[prost(uint32, tag = "3")]
+    pub worker: u32,
+    #[prost(fixed64, tag = "4")]
+    pub incarnation: u64,
+    #[prost(uint32, tag = "5")]
+    pub slots: u32,
+    #[prost(uint64, tag = "6")]
+    pub slot_bytes: u64,
+    /// Bytes from one slot to the next.
+    #[prost(uint64, tag = "7")]
+    pub slot_stride: u64,
+    #[prost(message, optional, tag = "8")]
+    pub port: ::core::option::Option<PortEnd>,
+    /// As many as were asked for, or fewer.
+    #[prost(message, repeated, tag = "9")]
+    pub queue_pairs: ::prost::alloc::vec::Vec<QueuePairEnd>,
+    /// The owner's slot records, readable over each queue pair, in their order.
+    #[prost(message, repeated, tag = "10")]
+    pub records: ::prost::alloc::vec::Vec<Window>,
+}
+/// A stretch of memory that one queue pair of the connection may touch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Window {
+    /// Which queue pair, as counted in the connection.
+    #[prost(uint32, tag = "1")]
+    pub queue_pair: u32,
+    #[prost(fixed64, tag = "2")]
+    pub address: u64,
+    #[prost(fixed32, tag = "3")]
+    pub rkey: u32,
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// The slots that it covers: `slots` from `first_slot` on.
+    #[prost(uint32, tag = "5")]
+    pub first_slot: u32,
+    #[prost(uint32, tag = "6")]
+    pub slots: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OpenRequest {
+    #[prost(fixed64, tag = "1")]
+    pub connection: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub blocks: ::prost::alloc::vec::Vec<Descriptor>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OpenReply {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(fixed64, tag = "2")]
+    pub grant: u64,
+    /// One for each block asked for: 0, or why not.
+    #[prost(uint32, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "4")]
+    pub windows: ::prost::alloc::vec::Vec<Window>,
+    /// Until then the windows stay open, from when this was sent.
+    #[prost(uint32, tag = "5")]
+    pub remaining_ms: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PushRequest {
+    #[prost(fixed64, tag = "1")]
+    pub connection: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub blocks: ::prost::alloc::vec::Vec<Descriptor>,
+    /// Where each block goes: windows that cover the caller's slots below.
+    #[prost(message, repeated, tag = "3")]
+    pub windows: ::prost::alloc::vec::Vec<Window>,
+    #[prost(uint32, repeated, tag = "4")]
+    pub into_slots: ::prost::alloc::vec::Vec<u32>,
+    /// Where the slot records go, in the order of `blocks`.
+    #[prost(message, optional, tag = "5")]
+    pub records: ::core::option::Option<Window>,
+    /// Comes with the last write, so that the caller knows which push is complete.
+    #[prost(uint32, tag = "6")]
+    pub immediate: u32,
+    #[prost(uint32, tag = "7")]
+    pub deadline_ms: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushReply {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseRequest {
+    #[prost(fixed64, tag = "1")]
+    pub connection: u64,
+    /// 0: the whole connection.
+    #[prost(fixed64, tag = "2")]
+    pub grant: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseReply {}
+/// Generated client implementations.
+pub mod fabric_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by a worker that offers its blocks over verbs.
+    #[derive(Debug, Clone)]
+    pub struct FabricClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FabricClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FabricClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FabricClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FabricClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Pairs queue pairs. The caller is the side that wants blocks.
+        pub async fn pair(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PairRequest>,
+        ) -> std::result::Result<tonic::Response<super::PairReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.internal.v1.Fabric/Pair",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.internal.v1.Fabric", "Pair"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Pins blocks and opens windows on them that the caller may READ, until
+        /// `Close` or until the grant runs out.
+        pub async fn open(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::OpenReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.internal.v1.Fabric/Open",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.internal.v1.Fabric", "Open"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has the owner WRITE blocks into windows that the caller has opened on slots
+        /// of its own. Answered when the last byte was posted and completed, or refused.
+        pub async fn push(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PushRequest>,
+        ) -> std::result::Result<tonic::Response<super::PushReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.internal.v1.Fabric/Push",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.internal.v1.Fabric", "Push"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a grant, or a whole connection. Afterwards no key of it works.
+        pub async fn close(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CloseRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloseReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.internal.v1.Fabric/Close",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.internal.v1.Fabric", "Close"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fabric_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FabricServer.
+    #[async_trait]
+    pub trait Fabric: std::marker::Send + std::marker::Sync + 'static {
+        /// Pairs queue pairs. The caller is the side that wants blocks.
+        async fn pair(
+            &self,
+            request: tonic::Request<super::PairRequest>,
+        ) -> std::result::Result<tonic::Response<super::PairReply>, tonic::Status>;
+        /// Pins blocks and opens windows on them that the caller may READ, until
+        /// `Close` or until the grant runs out.
+        async fn open(
+            &self,
+            request: tonic::Request<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::OpenReply>, tonic::Status>;
+        /// Has the owner WRITE blocks into windows that the caller has opened on slots
+        /// of its own. Answered when the last byte was posted and completed, or refused.
+        async fn push(
+            &self,
+            request: tonic::Request<super::PushRequest>,
+        ) -> std::result::Result<tonic::Response<super::PushReply>, tonic::Status>;
+        /// Ends a grant, or a whole connection. Afterwards no key of it works.
+        async fn close(
+            &self,
+            request: tonic::Request<super::CloseRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloseReply>, tonic::Status>;
+    }
+    /// Served by a worker that offers its blocks over verbs.
+    #[derive(Debug)]
+    pub struct FabricServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FabricServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FabricServer<T>
+    where
+        T: Fabric,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/baton.internal.v1.Fabric/Pair" => {
+                    #[allow(non_camel_case_types)]
+                    struct PairSvc<T: Fabric>(pub Arc<T>);
+                    impl<T: Fabric> tonic::server::UnaryService<super::PairRequest>
+                    for PairSvc<T> {
+                        type Response = super::PairReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PairRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fabric>::pair(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PairSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.internal.v1.Fabric/Open" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenSvc<T: Fabric>(pub Arc<T>);
+                    impl<T: Fabric> tonic::server::UnaryService<super::OpenRequest>
+                    for OpenSvc<T> {
+                        type Response = super::OpenReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fabric>::open(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.internal.v1.Fabric/Push" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushSvc<T: Fabric>(pub Arc<T>);
+                    impl<T: Fabric> tonic::server::UnaryService<super::PushRequest>
+                    for PushSvc<T> {
+                        type Response = super::PushReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PushRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fabric>::push(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.internal.v1.Fabric/Close" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloseSvc<T: Fabric>(pub Arc<T>);
+                    impl<T: Fabric> tonic::server::UnaryService<super::CloseRequest>
+                    for CloseSvc<T> {
+                        type Response = super::CloseReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CloseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Fabric>::close(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FabricServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "baton.internal.v1.Fabric";
+    impl<T> tonic::server::NamedService for FabricServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

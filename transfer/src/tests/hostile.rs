@@ -223,6 +223,7 @@ impl Caller {
         match place.kind {
             TransportKind::Tcp => Self::Tcp(TcpStream::connect(place.tcp).unwrap()),
             TransportKind::Shm => Self::Shm(UnixStream::connect(&place.shm).unwrap()),
+            kind => panic!("{kind} is not rigged here"),
         }
     }
 

@@ -20,6 +20,7 @@ fn nowhere(kind: TransportKind, worker: u32, run: u64) -> Peer {
         TransportKind::Shm => {
             Endpoints { shm: Some("/nowhere.sock".into()), ..Endpoints::default() }
         }
+        kind => panic!("{kind} is not rigged here"),
     };
     Peer { worker: WorkerId(worker), incarnation: Incarnation(run), endpoints }
 }
@@ -109,6 +110,7 @@ fn endpoints_cross_the_wire_and_bad_ones_are_named() {
         tcp: Some("127.0.0.1:7000".parse().unwrap()),
         shm: Some("/run/baton/a.sock".into()),
         host: "here".into(),
+        verbs: Some("http://127.0.0.1:7001".into()),
     };
     let said = internal::Endpoints::from(&own);
     assert_eq!(Endpoints::try_from(&said), Ok(own));

@@ -110,6 +110,7 @@ impl Place {
         match self.kind {
             TransportKind::Shm => Endpoints { shm: Some(self.shm.clone()), ..Endpoints::default() },
             TransportKind::Tcp => Endpoints { tcp: Some(self.tcp), ..Endpoints::default() },
+            kind => panic!("{kind} is not rigged here"),
         }
     }
 }
@@ -154,6 +155,7 @@ impl Owner {
                     tcp::Server::guarded(place.tcp, context, limits, guards).await.unwrap();
                 place.tcp = server.local_addr();
             }
+            kind => panic!("{kind} is not rigged here"),
         }
         let peer =
             Peer { worker: OWNER, incarnation: Incarnation(run), endpoints: place.endpoints() };
@@ -237,6 +239,7 @@ impl Puller {
                 };
                 Box::new(tcp::Tcp::guarded(local.clone(), options, guards))
             }
+            kind => panic!("{kind} is not rigged here"),
         };
         Self { store, local, transport }
     }

@@ -80,6 +80,7 @@ async fn moved_bytes_are_counted(kind: TransportKind) {
             assert_eq!((served.blocks, served.bytes, served.failed), (8, 40_000, 1));
             assert_eq!((pulled.copied_bytes, served.copied_bytes), (0, 0));
         }
+        kind => panic!("{kind} is not rigged here"),
     }
     rig.finish().await;
 }
@@ -134,6 +135,7 @@ async fn a_frozen_peer_is_an_error_within_the_deadline(kind: TransportKind) {
             shm.set_nonblocking(true).unwrap();
             place.endpoints()
         }
+        kind => panic!("{kind} is not rigged here"),
     };
     let puller = Puller::new(kind, Guards::default());
     let mut rig = Rig::new(kind).await;
