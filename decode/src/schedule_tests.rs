@@ -156,7 +156,7 @@ impl Rig {
 
     fn fail_pulls(&mut self, pulls: Vec<(TurnId, Vec<Pull>)>) {
         for (turn, batch) in pulls {
-            let fail = |Pull { from, into }: Pull| Settled::Failed {
+            let fail = |Pull { from, into, .. }: Pull| Settled::Failed {
                 block: from,
                 lease: into,
                 error: TransferError::Deadline,
@@ -168,7 +168,7 @@ impl Rig {
 
     fn bring_pulls(&mut self, owner: &Rig) {
         for (turn, batch) in self.take_pulls() {
-            let bring = |Pull { from, into }: Pull| {
+            let bring = |Pull { from, into, .. }: Pull| {
                 let bytes = owner.blocks.arena().read(from.slot.0).to_vec();
                 self.blocks.arena().write(into.slot().0).copy_from_slice(&bytes);
                 Settled::Arrived { block: from, lease: into }

@@ -317,7 +317,7 @@ fn what_the_caller_holds_is_pulled_not_computed() {
     for _ in 0..10 {
         rig.run();
         for (job, pulls) in rig.pulls() {
-            let bring = |Pull { from, into }: Pull| {
+            let bring = |Pull { from, into, .. }: Pull| {
                 let bytes = caller.blocks.arena().read(from.slot.0).to_vec();
                 rig.blocks.arena().write(into.slot().0).copy_from_slice(&bytes);
                 Settled::Arrived { block: from, lease: into }
@@ -340,7 +340,7 @@ fn what_the_caller_cannot_deliver_is_computed() {
     for _ in 0..10 {
         rig.run();
         for (job, pulls) in rig.pulls() {
-            let fail = |Pull { from, into }: Pull| Settled::Failed {
+            let fail = |Pull { from, into, .. }: Pull| Settled::Failed {
                 block: from,
                 lease: into,
                 error: TransferError::Deadline,
@@ -364,7 +364,7 @@ fn pulls_of_a_cancelled_job_give_their_slots_back_when_they_end() {
     rig.send(Event::Cancel(JobId(1)));
     assert_eq!(rig.blocks.counts().draft, 4, "a transport may still write");
     for (job, pulls) in pulls {
-        let arrive = |Pull { from, into }: Pull| Settled::Arrived { block: from, lease: into };
+        let arrive = |Pull { from, into, .. }: Pull| Settled::Arrived { block: from, lease: into };
         rig.send(Event::Settled(job, pulls.into_iter().map(arrive).collect()));
     }
     rig.assert_empty();

@@ -9,6 +9,7 @@ use baton_proto::ids::{Incarnation, WorkerId};
 use baton_proto::internal;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,13 +59,60 @@ pub struct Peer {
     pub endpoints: Endpoints,
 }
 
-/// One block and the slot it goes to.
+/// One block, or a part of it, and the slot it goes to.
 #[derive(Debug)]
 pub struct Pull {
     /// The block, as its owner announced it.
     pub from: BlockDescriptor,
+    /// Which bytes of it. They go to the same place of the destination; the rest of the slot is
+    /// not touched.
+    pub span: Span,
     /// The right to write the destination.
     pub into: WriteLease,
+}
+
+impl Pull {
+    /// All of a block.
+    pub fn whole(from: BlockDescriptor, into: WriteLease) -> Self {
+        Self { from, span: Span::whole(&from), into }
+    }
+}
+
+/// Bytes of a block's payload that lie side by side: one descriptor on the wire. The layout puts
+/// heads outermost, so what a peer with another tensor-parallel degree needs is one span.
+///
+/// A whole block is verified against its descriptor. Of a part, the owner says a checksum where it
+/// takes part in the pull; docs/transfer.md has what that is worth on each transport.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Span {
+    /// The first byte.
+    pub offset: u32,
+    /// How many; none only where the block has none.
+    pub len: u32,
+}
+
+impl Span {
+    /// All of a block.
+    pub fn whole(block: &BlockDescriptor) -> Self {
+        Self { offset: 0, len: block.len }
+    }
+
+    /// Whether it is all of a block.
+    pub fn is_whole(self, block: &BlockDescriptor) -> bool {
+        self == Self::whole(block)
+    }
+
+    /// Whether it lies in a block of so many bytes, and is not empty unless the block is.
+    pub fn fits(self, block_len: u32) -> bool {
+        let end = u64::from(self.offset) + u64::from(self.len);
+        end <= u64::from(block_len) && (self.len > 0 || block_len == 0)
+    }
+
+    /// The same bytes as a range of indices.
+    pub(crate) fn range(self) -> Range<usize> {
+        let offset = self.offset as usize;
+        offset..offset + self.len as usize
+    }
 }
 
 /// What became of one pull. Nothing writes the slot any more.

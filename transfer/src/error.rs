@@ -38,6 +38,16 @@ pub enum TransferError {
         /// Bytes of a slot.
         slot_bytes: usize,
     },
+    /// The bytes asked for are none of the block's.
+    #[error("a block of {block_len} bytes has no {len} bytes from byte {offset} on")]
+    Span {
+        /// First byte asked for.
+        offset: u32,
+        /// How many were asked for.
+        len: u32,
+        /// Bytes of the block.
+        block_len: u32,
+    },
     /// Nobody answers at the peer's address.
     #[error("{address} cannot be reached: {kind}")]
     Unreachable {
@@ -125,10 +135,13 @@ pub enum Refused {
     /// Length or checksum are not those of the block.
     #[error("length or checksum are not those of the block")]
     Content,
+    /// The bytes asked for are none of the block's.
+    #[error("the block does not have the bytes that were asked for")]
+    Span,
 }
 
 impl Refused {
-    const CODES: [(Self, u16); 12] = [
+    const CODES: [(Self, u16); 13] = [
         (Self::Version, 1),
         (Self::Token, 2),
         (Self::Worker, 3),
@@ -141,6 +154,7 @@ impl Refused {
         (Self::Generation, 18),
         (Self::Hash, 19),
         (Self::Content, 20),
+        (Self::Span, 21),
     ];
 
     /// The status on the wire.

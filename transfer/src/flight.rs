@@ -4,7 +4,8 @@
 //! moment. The leases lie in [`Work`], outside the futures that write; those are gone, or joined,
 //! before `Work::finish` is reached. So a lease that comes back has no writer.
 
-use crate::{Local, Peer, Pull, Settled, TransferError};
+use crate::guards::{Guard, Guards};
+use crate::{Local, Peer, Pull, Settled, Span, TransferError};
 use baton_kv::lease::WriteLease;
 use baton_proto::block::BlockDescriptor;
 use std::collections::VecDeque;
@@ -97,25 +98,35 @@ pub(crate) struct Work {
 
 struct Piece {
     block: BlockDescriptor,
+    span: Span,
     lease: WriteLease,
     result: Option<Result<(), TransferError>>,
 }
 
 impl Work {
     /// Takes over the leases. What cannot succeed fails here, before a peer hears of it.
-    pub(crate) fn new(peer: &Peer, pulls: Vec<Pull>, deadline: Duration, local: &Local) -> Self {
+    pub(crate) fn new(
+        peer: &Peer,
+        pulls: Vec<Pull>,
+        deadline: Duration,
+        local: &Local,
+        guards: Guards,
+    ) -> Self {
         let slot_bytes = local.arena.slot_bytes();
-        let piece = |Pull { from: block, into: lease }| {
+        let piece = |Pull { from: block, span, into: lease }| {
             let foreign = block.owner != peer.worker || block.incarnation != peer.incarnation;
             let result = if foreign {
                 let (worker, incarnation) = (block.owner, block.incarnation);
                 Some(Err(TransferError::Foreign { worker, incarnation }))
             } else if block.len as usize > slot_bytes {
                 Some(Err(TransferError::TooLong { len: block.len, slot_bytes }))
+            } else if guards.on(Guard::Span) && !span.fits(block.len) {
+                let Span { offset, len } = span;
+                Some(Err(TransferError::Span { offset, len, block_len: block.len }))
             } else {
                 None
             };
-            Piece { block, lease, result }
+            Piece { block, span, lease, result }
         };
         let started = Instant::now();
         // A deadline beyond what the clock can count is none; a year is none either.
@@ -135,9 +146,9 @@ impl Work {
         works
     }
 
-    /// Payload bytes of all pieces.
+    /// Bytes that all pieces ask for.
     pub(crate) fn bytes(&self) -> u64 {
-        self.pieces.iter().map(|piece| u64::from(piece.block.len)).sum()
+        self.pieces.iter().map(|piece| u64::from(piece.span.len)).sum()
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -151,6 +162,11 @@ impl Work {
 
     pub(crate) fn block(&self, piece: usize) -> &BlockDescriptor {
         &self.pieces[piece].block
+    }
+
+    /// Which bytes of the block a piece asks for. They lie in the block, and the block in a slot.
+    pub(crate) fn span(&self, piece: usize) -> Span {
+        self.pieces[piece].span
     }
 
     /// The slot that a piece goes to.
@@ -175,11 +191,12 @@ impl Work {
 
     /// Ends the work; what has no result failed with `error`. Nothing may write any more.
     pub(crate) fn finish(self, error: &TransferError) -> Vec<Settled> {
-        let settle =
-            |Piece { block, lease, result }| match result.unwrap_or_else(|| Err(error.clone())) {
-                Ok(()) => Settled::Arrived { block, lease },
-                Err(error) => Settled::Failed { block, lease, error },
-            };
+        let settle = |Piece { block, lease, result, .. }| match result
+            .unwrap_or_else(|| Err(error.clone()))
+        {
+            Ok(()) => Settled::Arrived { block, lease },
+            Err(error) => Settled::Failed { block, lease, error },
+        };
         self.pieces.into_iter().map(settle).collect()
     }
 }

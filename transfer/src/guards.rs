@@ -14,6 +14,8 @@ pub(crate) enum Guard {
     Incarnation,
     /// The lease's remaining time.
     Lease,
+    /// That a part lies in its block.
+    Span,
 }
 
 /// Which checks are on: all but at most one, in tests.

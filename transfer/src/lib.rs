@@ -31,8 +31,8 @@ mod wire;
 mod tests;
 
 pub use api::{
-    Clock, EndpointError, Endpoints, Identity, Local, Peer, Pull, ServeContext, Settled, Token,
-    Transport, TransportKind,
+    Clock, EndpointError, Endpoints, Identity, Local, Peer, Pull, ServeContext, Settled, Span,
+    Token, Transport, TransportKind,
 };
 pub use caller::BackOff;
 pub use counters::{Counters, Op, Sample};

@@ -27,6 +27,16 @@ pub(crate) fn check(
     record: &[u8; RECORD_BYTES],
     guards: Guards,
 ) -> Result<(), Mismatch> {
+    check_sums(block, (block.crc, payload_crc), record, guards)
+}
+
+/// The same for a part: the checksum that it should have, and that of what came.
+pub(crate) fn check_sums(
+    block: &BlockDescriptor,
+    (expected, found): (u32, u32),
+    record: &[u8; RECORD_BYTES],
+    guards: Guards,
+) -> Result<(), Mismatch> {
     let record = SlotRecord::from_bytes(record)?;
     if record.state != RecordState::Sealed {
         return Err(Mismatch::NotSealed);
@@ -40,8 +50,8 @@ pub(crate) fn check(
     if record.len != block.len || record.crc != block.crc {
         return Err(Mismatch::Content);
     }
-    if guards.on(Guard::Crc) && payload_crc != block.crc {
-        return Err(Mismatch::Checksum { expected: block.crc, found: payload_crc });
+    if guards.on(Guard::Crc) && found != expected {
+        return Err(Mismatch::Checksum { expected, found });
     }
     Ok(())
 }

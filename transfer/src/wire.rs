@@ -1,12 +1,12 @@
 //! The frames, byte by byte; docs/wire.md draws them. Little-endian, fixed sizes, each with a
 //! CRC32C of its own, so that a reader never has to guess how much to read or what to allocate.
 
-use crate::{Identity, Refused, Token};
+use crate::{Identity, Refused, Span, Token};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId};
 
 /// Raised whenever a frame or the slot record changes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"BATNXFER";
 const KIND_FETCH: u16 = 1;
 const KIND_BLOCK: u16 = 2;
@@ -31,7 +31,7 @@ pub(crate) enum Welcome {
     Declined(Refused),
 }
 
-/// The request for one block: the descriptor, as it was announced.
+/// The request for one block or a part of it: the descriptor, as it was announced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fetch {
     /// Repeated in the answer.
@@ -39,6 +39,8 @@ pub(crate) struct Fetch {
     /// What is wanted. `owner` is not sent, nor is `lease_remaining_ms`: the hello named the one,
     /// the owner knows the other.
     pub(crate) block: BlockDescriptor,
+    /// Which bytes of it.
+    pub(crate) span: Span,
 }
 
 /// The head of an answer. `len` payload bytes and a slot record follow an accepted one.
@@ -46,8 +48,18 @@ pub(crate) struct Fetch {
 pub(crate) struct BlockHead {
     /// The number of the request.
     pub(crate) number: u32,
-    /// Payload bytes that follow, or why none do.
-    pub(crate) result: Result<u32, Refused>,
+    /// What follows, or why nothing does.
+    pub(crate) result: Result<Extent, Refused>,
+}
+
+/// Payload bytes that follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    /// How many.
+    pub(crate) len: u32,
+    /// Their CRC32C, as the owner computed it: for a whole block when it was sealed, for a part
+    /// now.
+    pub(crate) crc: u32,
 }
 
 /// Bytes that are no frame of the expected kind.
@@ -136,10 +148,10 @@ impl Welcome {
 }
 
 impl Fetch {
-    pub(crate) const BYTES: usize = 64;
+    pub(crate) const BYTES: usize = 72;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
-        let Self { number, block } = self;
+        let Self { number, block, span } = self;
         let mut out = [0; Self::BYTES];
         put(&mut out, 0, KIND_FETCH.to_le_bytes());
         put(&mut out, 2, block.group.0.to_le_bytes());
@@ -151,6 +163,8 @@ impl Fetch {
         put(&mut out, 48, block.slot.0.to_le_bytes());
         put(&mut out, 52, block.len.to_le_bytes());
         put(&mut out, 56, block.crc.to_le_bytes());
+        put(&mut out, 60, span.offset.to_le_bytes());
+        put(&mut out, 64, span.len.to_le_bytes());
         seal(&mut out);
         out
     }
@@ -172,19 +186,26 @@ impl Fetch {
             len: u32::from_le_bytes(take(bytes, 52)),
             crc: u32::from_le_bytes(take(bytes, 56)),
         };
-        Ok(Self { number: u32::from_le_bytes(take(bytes, 4)), block })
+        let span = Span {
+            offset: u32::from_le_bytes(take(bytes, 60)),
+            len: u32::from_le_bytes(take(bytes, 64)),
+        };
+        Ok(Self { number: u32::from_le_bytes(take(bytes, 4)), block, span })
     }
 }
 
 impl BlockHead {
-    pub(crate) const BYTES: usize = 16;
+    pub(crate) const BYTES: usize = 20;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         put(&mut out, 0, KIND_BLOCK.to_le_bytes());
         put(&mut out, 4, self.number.to_le_bytes());
         match self.result {
-            Ok(len) => put(&mut out, 8, len.to_le_bytes()),
+            Ok(Extent { len, crc }) => {
+                put(&mut out, 8, len.to_le_bytes());
+                put(&mut out, 12, crc.to_le_bytes());
+            }
             Err(refused) => put(&mut out, 2, refused.code().to_le_bytes()),
         }
         seal(&mut out);
@@ -196,7 +217,10 @@ impl BlockHead {
             return Err(Garbled("an answer is damaged or of an unknown kind"));
         }
         let result = match u16::from_le_bytes(take(bytes, 2)) {
-            0 => Ok(u32::from_le_bytes(take(bytes, 8))),
+            0 => Ok(Extent {
+                len: u32::from_le_bytes(take(bytes, 8)),
+                crc: u32::from_le_bytes(take(bytes, 12)),
+            }),
             code => Err(status(code)?),
         };
         Ok(Self { number: u32::from_le_bytes(take(bytes, 4)), result })

@@ -185,7 +185,7 @@ impl Fill {
                 claims.claim(hash, key);
                 self.offers.remove(&index);
                 self.pulling.insert(index);
-                pulls.push(Pull { from, into: draft.lend() });
+                pulls.push(Pull::whole(from, draft.lend()));
             }
             index += 1;
         }

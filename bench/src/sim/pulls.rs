@@ -54,7 +54,7 @@ impl Pulls {
         let id = self.next;
         let mut batch = Batch { node, owner, open: BTreeMap::new(), settled: Vec::new() };
         let mut asks = Vec::new();
-        for (place, Pull { from, into }) in pulls.into_iter().enumerate() {
+        for (place, Pull { from, into, .. }) in pulls.into_iter().enumerate() {
             if (from.owner, from.incarnation) == (peer.worker, peer.incarnation) {
                 asks.push(((id, place), from));
                 batch.open.insert(place, (from, into));

@@ -17,6 +17,7 @@ use crate::{
     BackOff, InFlight, Local, Op, Peer, Pull, Refused, TransferError, Transport, TransportKind,
 };
 use attach::{Attached, Attachments};
+use baton_arena::{PeerArena, PeerArenaError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -69,7 +70,7 @@ impl Transport for Shm {
     }
 
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
-        let work = Work::new(peer, pulls, deadline, &self.local);
+        let work = Work::new(peer, pulls, deadline, &self.local, self.guards);
         let cancel = self.local.shutdown.child_token();
         let (flight, report) = InFlight::single(cancel.clone());
         self.local.tasks.spawn(run(self.clone(), peer.clone(), work, report, cancel));
@@ -142,26 +143,74 @@ impl Shm {
         if from >= attached.arena.shape().slots {
             return Ok(Err(Refused::Slot.into()));
         }
-        let broken = |_| TransferError::Protocol { what: "a block beyond the arena" };
+        let span = work.span(piece).range();
         let mut guard = self.local.arena.write(work.slot(piece));
-        let (mut crc, mut offset) = (0, 0);
-        for stretch in guard[..block.len as usize].chunks_mut(STRETCH) {
-            if cancel.is_cancelled() {
-                return Err(TransferError::Cancelled);
-            }
-            if Instant::now() >= work.deadline() {
-                return Err(TransferError::Deadline);
-            }
-            attached.arena.copy_out(from, offset, stretch).map_err(broken)?;
-            crc = crc32c::crc32c_append(crc, stretch);
-            offset += stretch.len();
-        }
+        let mut source = Source {
+            arena: &attached.arena,
+            slot: from,
+            offset: 0,
+            crc: 0,
+            cancel,
+            deadline: work.deadline(),
+        };
+        // The owner takes no part, so the only checksum to compare with is that of the whole
+        // block: what was not asked for is read as well.
+        source.pass_over(span.start)?;
+        source.copy(&mut guard[span.clone()])?;
+        source.pass_over((block.len as usize).saturating_sub(span.end))?;
+        let crc = source.crc;
         // After the payload: if the slot was reused while it was copied, this tells.
-        let record = attached.arena.record(from).map_err(broken)?;
+        let record = attached.arena.record(from).map_err(beyond)?;
         if let Err(mismatch) = check(block, crc, &record, self.guards) {
             return Ok(Err(mismatch.into()));
         }
-        self.local.counters.moved(TransportKind::Shm, Op::Pull, u64::from(block.len), 0);
+        self.local.counters.moved(TransportKind::Shm, Op::Pull, span.len() as u64, 0);
         Ok(Ok(()))
     }
+}
+
+/// A peer's block that is read from front to back.
+struct Source<'a> {
+    arena: &'a PeerArena,
+    slot: u32,
+    /// How far it was read.
+    offset: usize,
+    /// The checksum of what was read.
+    crc: u32,
+    cancel: &'a CancellationToken,
+    deadline: Instant,
+}
+
+impl Source<'_> {
+    /// Copies what comes next.
+    fn copy(&mut self, into: &mut [u8]) -> Result<(), TransferError> {
+        for stretch in into.chunks_mut(STRETCH) {
+            if self.cancel.is_cancelled() {
+                return Err(TransferError::Cancelled);
+            }
+            if Instant::now() >= self.deadline {
+                return Err(TransferError::Deadline);
+            }
+            self.arena.copy_out(self.slot, self.offset, stretch).map_err(beyond)?;
+            self.crc = crc32c::crc32c_append(self.crc, stretch);
+            self.offset += stretch.len();
+        }
+        Ok(())
+    }
+
+    /// Reads what comes next for its checksum only.
+    fn pass_over(&mut self, bytes: usize) -> Result<(), TransferError> {
+        let mut beside = vec![0; bytes.min(STRETCH)];
+        let mut left = bytes;
+        while left > 0 {
+            let now = left.min(beside.len());
+            self.copy(&mut beside[..now])?;
+            left -= now;
+        }
+        Ok(())
+    }
+}
+
+fn beyond(_: PeerArenaError) -> TransferError {
+    TransferError::Protocol { what: "a block beyond the arena" }
 }

@@ -3,7 +3,7 @@
 use super::links::{Link, Links};
 use crate::flight::Work;
 use crate::guards::{Guard, Guards};
-use crate::verify::check;
+use crate::verify::check_sums;
 use crate::wire::{BlockHead, Fetch};
 use crate::{Counters, Op, Peer, TransferError, TransportKind};
 use baton_arena::{Arena, RECORD_BYTES};
@@ -60,7 +60,11 @@ impl Fetcher {
                     work.set(piece, Err(TransferError::LeaseExpired));
                     continue;
                 }
-                let fetch = Fetch { number: piece as u32, block: *work.block(piece) };
+                let fetch = Fetch {
+                    number: piece as u32,
+                    block: *work.block(piece),
+                    span: work.span(piece),
+                };
                 requests.extend_from_slice(&fetch.to_bytes());
                 asked.push_back(piece);
             }
@@ -80,7 +84,7 @@ impl Fetcher {
         work: &Work,
         piece: usize,
     ) -> Result<Result<(), TransferError>, TransferError> {
-        let block = work.block(piece);
+        let (block, span) = (work.block(piece), work.span(piece));
         let mut head = [0; BlockHead::BYTES];
         stream.read_exact(&mut head).await.map_err(|error| TransferError::lost(&error))?;
         let head = BlockHead::from_bytes(&head)
@@ -88,19 +92,23 @@ impl Fetcher {
         if head.number != piece as u32 {
             return Err(TransferError::Protocol { what: "an answer to another request" });
         }
-        match head.result {
-            Ok(len) if len == block.len => {}
+        let said = match head.result {
+            Ok(extent) if extent.len == span.len => extent.crc,
             Ok(_) => return Err(TransferError::Protocol { what: "an answer of another length" }),
             Err(refused) => return Ok(Err(refused.into())),
-        }
+        };
+        // Of a whole block the descriptor knows better than whoever answers.
+        let expected = if span.is_whole(block) { block.crc } else { said };
         let mut guard = self.arena.write(work.slot(piece));
-        let payload = &mut guard[..block.len as usize];
+        let payload = &mut guard[span.range()];
         let arrived =
             receive(stream, payload).await.map_err(|error| TransferError::lost(&error))?;
-        if let Err(mismatch) = check(block, arrived.crc, &arrived.record, self.guards) {
+        if let Err(mismatch) =
+            check_sums(block, (expected, arrived.crc), &arrived.record, self.guards)
+        {
             return Ok(Err(mismatch.into()));
         }
-        let len = u64::from(block.len);
+        let len = u64::from(span.len);
         self.counters.moved(TransportKind::Tcp, Op::Pull, len, arrived.direct);
         Ok(Ok(()))
     }

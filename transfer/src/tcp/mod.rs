@@ -75,7 +75,7 @@ impl Transport for Tcp {
     }
 
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
-        let work = Work::new(peer, pulls, deadline, &self.local);
+        let work = Work::new(peer, pulls, deadline, &self.local, self.guards);
         let connections = work.bytes().div_ceil(self.options.bytes_per_connection.max(1));
         let most = self.options.connections_per_peer.max(1) as u64;
         let works = work.split(connections.clamp(1, most) as usize);

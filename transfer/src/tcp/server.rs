@@ -1,9 +1,9 @@
 //! The owner's side: a bounded number of connections, each answering one block after the other.
 
-use crate::guards::Guards;
+use crate::guards::{Guard, Guards};
 use crate::serve::{Seat, Seats, ServeLimits, judge, resolve};
-use crate::wire::{BlockHead, Fetch, Hello, Welcome};
-use crate::{Op, ServeContext, TransportKind};
+use crate::wire::{BlockHead, Extent, Fetch, Hello, Welcome};
+use crate::{Op, Refused, ServeContext, TransportKind};
 use baton_arena::RECORD_BYTES;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -142,12 +142,16 @@ async fn answer(
 ) -> io::Result<Option<Record>> {
     let context = &host.context;
     let before: &[u8] = before.as_ref().map_or(&[], |record| record);
-    let Fetch { number, block } = Fetch::from_bytes(frame, context.identity.worker)
+    let Fetch { number, block, span } = Fetch::from_bytes(frame, context.identity.worker)
         .map_err(|garbled| io::Error::new(io::ErrorKind::InvalidData, garbled.0))?;
     let head = |result| BlockHead { number, result }.to_bytes();
     let framing = (before.len() + BlockHead::BYTES) as u64;
     // The pin keeps the block in place until its bytes are with the system.
-    let pin = match resolve(&block, context, host.guards) {
+    let pin = resolve(&block, context, host.guards).and_then(|pin| {
+        let fits = !host.guards.on(Guard::Span) || span.fits(pin.len_bytes());
+        fits.then_some(pin).ok_or(Refused::Span)
+    });
+    let pin = match pin {
         Ok(pin) => pin,
         Err(refused) => {
             context.counters.failed(TransportKind::Tcp, Op::Serve, 1);
@@ -155,12 +159,13 @@ async fn answer(
             return Ok(None);
         }
     };
-    let len = pin.len_bytes();
     let guard = context.arena.read(pin.slot().0);
-    let payload = &guard[..len as usize];
-    let sent = send(stream, host, &[before, &head(Ok(len)), payload]).await?;
+    let payload = &guard[span.range()];
+    let crc = if span.is_whole(&block) { pin.crc() } else { crc32c::crc32c(payload) };
+    let extent = Extent { len: span.len, crc };
+    let sent = send(stream, host, &[before, &head(Ok(extent)), payload]).await?;
     let record = context.arena.record(pin.slot().0);
-    context.counters.moved(TransportKind::Tcp, Op::Serve, u64::from(len), sent - framing);
+    context.counters.moved(TransportKind::Tcp, Op::Serve, u64::from(span.len), sent - framing);
     Ok(Some(record))
 }
 

@@ -1,7 +1,7 @@
 //! Peers that break the protocol, on either end: an error for them, nothing for anybody else.
 
 use super::*;
-use crate::wire::{BlockHead, Fetch, Hello, Welcome};
+use crate::wire::{BlockHead, Extent, Fetch, Hello, Welcome};
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{IoSlice, Read, Write};
@@ -66,6 +66,7 @@ async fn pull_from(welcome: Vec<u8>, answer: Vec<u8>, deadline: Duration) -> Tra
 }
 
 fn head(number: u32, result: Result<u32, Refused>) -> Vec<u8> {
+    let result = result.map(|len| Extent { len, crc: 0 });
     BlockHead { number, result }.to_bytes().to_vec()
 }
 
@@ -103,8 +104,8 @@ async fn an_answer_that_is_not_the_one_asked_for_ends_the_connection() {
     damaged[9] ^= 1;
     let mut unknown = head(0, Ok(0));
     unknown[2] = 200;
-    let crc = crc32c::crc32c(&unknown[..12]);
-    unknown[12..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&unknown[..16]);
+    unknown[16..].copy_from_slice(&crc.to_le_bytes());
     for answer in [damaged, unknown, head(1, Ok(4096)), head(0, Ok(4097)), head(0, Ok(u32::MAX))] {
         let error = pull_from(welcome().to_vec(), answer, SOON).await;
         assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
@@ -300,7 +301,7 @@ async fn a_request_that_is_none_ends_its_connection_alone() {
     let rig = Rig::new(TransportKind::Tcp).await;
     let block = rig.owner.publish(1, 4096);
     assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
-    let mut damaged = Fetch { number: 0, block }.to_bytes();
+    let mut damaged = Fetch { number: 0, block, span: Span::whole(&block) }.to_bytes();
     damaged[20] ^= 1;
     for request in [[0xff; Fetch::BYTES], damaged] {
         let mut caller = Caller::connect(&rig.place);
@@ -323,7 +324,7 @@ async fn a_caller_that_does_not_read_loses_its_pin() {
     let block = owner.publish(1, BYTES);
     let mut caller = Caller::connect(&place);
     caller.say(&Hello { peer: identity(), slot_bytes: BYTES as u64, token: token() }.to_bytes());
-    caller.say(&Fetch { number: 0, block }.to_bytes());
+    caller.say(&Fetch { number: 0, block, span: Span::whole(&block) }.to_bytes());
     let unpinned = async {
         // The lease is one pin, the sender's guard is another.
         while owner.store.arena.guards() == 0 {

@@ -6,6 +6,7 @@ mod cancel;
 mod guards;
 mod hostile;
 mod links;
+mod parts;
 mod refusals;
 mod reuse;
 mod suite;
@@ -247,7 +248,7 @@ impl Puller {
     /// Pairs blocks with fresh slots.
     pub(super) fn pulls(&self, blocks: &[BlockDescriptor]) -> Vec<Pull> {
         let mut pool = pool::lock(&self.store.pool);
-        let pull = |&from| Pull { from, into: pool.draft().unwrap().0.lend() };
+        let pull = |&from| Pull::whole(from, pool.draft().unwrap().0.lend());
         blocks.iter().map(pull).collect()
     }
 

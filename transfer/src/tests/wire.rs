@@ -1,7 +1,7 @@
 //! The frames that docs/wire.md draws, byte by byte.
 
 use super::*;
-use crate::wire::{BlockHead, Fetch, Hello, VERSION, Welcome};
+use crate::wire::{BlockHead, Extent, Fetch, Hello, VERSION, Welcome};
 use baton_kv::record::{RECORD_BYTES, RecordState, SlotRecord};
 use baton_proto::ids::{Generation, LeaseId, SlotId};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn the_hello_is_pinned() {
     let hello = Hello { peer: identity(), slot_bytes: 0x9897_9695_9493_9291, token };
     let golden = concat!(
         "4241544e58464552",                                                 // "BATNXFER"
-        "01000000",                                                         // version
+        "02000000",                                                         // version
         "01020304",                                                         // worker
         "1112131415161718",                                                 // incarnation
         "9192939495969798",                                                 // slot_bytes
@@ -58,7 +58,7 @@ fn the_welcome_is_pinned() {
     let accepted = Welcome::Accepted { identity: identity(), slots, slot_bytes };
     let golden = concat!(
         "4241544e58464552", // "BATNXFER"
-        "01000000",         // version
+        "02000000",         // version
         "0000",             // status
         "0000",             // reserved
         "01020304",         // worker
@@ -69,13 +69,17 @@ fn the_welcome_is_pinned() {
     );
     assert_eq!(body(accepted.to_bytes()), golden);
     let declined = Welcome::Declined(Refused::Incarnation);
-    let golden = format!("4241544e58464552010000000400{}", "00".repeat(30));
+    let golden = format!("4241544e58464552020000000400{}", "00".repeat(30));
     assert_eq!(body(declined.to_bytes()), golden);
 }
 
 #[test]
 fn the_request_is_pinned() {
-    let fetch = Fetch { number: 0x0807_0605, block: block() };
+    let fetch = Fetch {
+        number: 0x0807_0605,
+        block: block(),
+        span: Span { offset: 0x9493_9291, len: 0xa4a3_a2a1 },
+    };
     let golden = concat!(
         "0100",                             // kind
         "6162",                             // group
@@ -87,16 +91,21 @@ fn the_request_is_pinned() {
         "51525354",                         // slot
         "71727374",                         // len
         "81828384",                         // crc
+        "91929394",                         // span: first byte
+        "a1a2a3a4",                         // span: bytes
     );
     assert_eq!(body(fetch.to_bytes()), golden);
 }
 
 #[test]
 fn the_answer_is_pinned() {
-    let head = BlockHead { number: 0x0807_0605, result: Ok(0x7473_7271) };
-    assert_eq!(body(head.to_bytes()), "020000000506070871727374");
+    let head = BlockHead {
+        number: 0x0807_0605,
+        result: Ok(Extent { len: 0x7473_7271, crc: 0x8483_8281 }),
+    };
+    assert_eq!(body(head.to_bytes()), "02000000050607087172737481828384");
     let head = BlockHead { number: 1, result: Err(Refused::Lease) };
-    assert_eq!(body(head.to_bytes()), "020010000100000000000000");
+    assert_eq!(body(head.to_bytes()), "02001000010000000000000000000000");
 }
 
 #[test]
@@ -114,6 +123,7 @@ fn the_status_codes_are_pinned() {
         (Refused::Generation, 18),
         (Refused::Hash, 19),
         (Refused::Content, 20),
+        (Refused::Span, 21),
     ];
     for (refused, code) in codes {
         assert_eq!(refused.code(), code);
@@ -121,7 +131,7 @@ fn the_status_codes_are_pinned() {
     }
     let known = (0..=u16::MAX).filter_map(Refused::from_code).count();
     assert_eq!(known, codes.len());
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
 }
 
 /// The record travels as it stands in memory: kv's format, under this wire version.
@@ -157,25 +167,29 @@ proptest! {
     fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 72)) {
         let _ = Hello::from_bytes(bytes[..].try_into().unwrap());
         let _ = Welcome::from_bytes(bytes[..48].try_into().unwrap());
-        let _ = Fetch::from_bytes(bytes[..64].try_into().unwrap(), OWNER);
-        let _ = BlockHead::from_bytes(bytes[..16].try_into().unwrap());
+        let _ = Fetch::from_bytes(bytes[..72].try_into().unwrap(), OWNER);
+        let _ = BlockHead::from_bytes(bytes[..20].try_into().unwrap());
         let _ = verify(&block(), &bytes, bytes[..64].try_into().unwrap());
     }
 
     #[test]
     fn a_request_comes_out_as_it_went_in(
-        number: u32, slot: u32, generation: u64, lease: u64, len: u32, crc: u32,
+        number: u32, slot: u32, generation: u64, lease: u64, len: u32, crc: u32, offset: u32, part: u32,
     ) {
         let (slot, generation) = (SlotId(slot), Generation(generation));
         let lease = LeaseId(lease);
         let fetch =
-            Fetch { number, block: BlockDescriptor { slot, generation, lease, len, crc, ..block() } };
+            Fetch {
+                number,
+                block: BlockDescriptor { slot, generation, lease, len, crc, ..block() },
+                span: Span { offset, len: part },
+            };
         prop_assert_eq!(Fetch::from_bytes(&fetch.to_bytes(), OWNER), Ok(fetch));
     }
 
     #[test]
-    fn one_flipped_bit_makes_any_frame_void(bit in 0usize..16 * 8) {
-        let mut head = BlockHead { number: 3, result: Ok(77) }.to_bytes();
+    fn one_flipped_bit_makes_any_frame_void(bit in 0usize..20 * 8) {
+        let mut head = BlockHead { number: 3, result: Ok(Extent { len: 77, crc: 5 }) }.to_bytes();
         head[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(BlockHead::from_bytes(&head).is_err());
     }

@@ -11,7 +11,7 @@ fn free_it_early(
     from: BlockDescriptor,
     lease: WriteLease,
 ) {
-    let pulls = vec![Pull { from, into: lease }];
+    let pulls = vec![Pull::whole(from, lease)];
     let _flight = transport.pull(peer, pulls, Duration::from_secs(1));
     drop(lease.settle());
 }
