@@ -48,6 +48,9 @@ pub enum PeerArenaError {
     /// Its owner could still shrink it, which would turn a read into SIGBUS.
     #[error("the peer's arena is not sealed against shrinking")]
     NotSealed,
+    /// It is no plain shared memory, so that reading it could fail with SIGBUS.
+    #[error("the peer's arena is not a memfd of ordinary pages")]
+    NotShared,
     /// The file is not as long as an arena of the expected shape.
     #[error("the peer's arena has {found} bytes, an arena of {} slots of {} bytes has {expected}", .shape.slots, .shape.slot_bytes)]
     Size {

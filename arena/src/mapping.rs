@@ -2,11 +2,12 @@
 //! word-wise access that stays defined while another process writes.
 
 use crate::RECORD_BYTES;
+use crate::copy::{Kernel, native};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 const WORDS: usize = RECORD_BYTES / 8;
 /// How often a record that changes while it is read is read again before it is reported as empty.
@@ -16,6 +17,7 @@ const RECORD_ATTEMPTS: usize = 64;
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    kernel: Kernel,
 }
 
 // SAFETY: the mapping is plain memory that no thread owns; every access below is either atomic or
@@ -43,7 +45,7 @@ impl Mapping {
             rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0)?
         };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
-        Ok(Self { base, len })
+        Ok(Self { base, len, kernel: Kernel::best() })
     }
 
     /// A pointer to `len` bytes at `offset`, both checked.
@@ -62,37 +64,36 @@ impl Mapping {
         let word = self.at(offset, 8).cast::<AtomicU64>();
         assert!(word.is_aligned());
         // SAFETY: inside the mapping, aligned, and only ever accessed by atomics: records through
-        // this function, foreign payload through `copy_out`. A relaxed load is defined on
+        // this function, foreign payload as `copy_out` does. A relaxed load is defined on
         // read-only memory too.
         unsafe { word.as_ref() }
     }
 
-    /// Copies bytes that somebody else may be writing at the same time.
-    ///
-    /// Loads are atomic, so a race yields torn *values*, never undefined behaviour, and what is
-    /// checked afterwards is what was copied: the compiler may not look at the source again.
+    /// Copies bytes that somebody else may be writing at the same time; see [`crate::copy`].
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        self.at(offset, into.len());
-        let head = (offset.next_multiple_of(8) - offset).min(into.len());
-        let (first, rest) = into.split_at_mut(head);
-        self.copy_bytes(offset, first);
-        let mut at = offset + head;
-        let mut words = rest.chunks_exact_mut(8);
-        for chunk in &mut words {
-            chunk.copy_from_slice(&native(self.word(at).load(Ordering::Relaxed)));
-            at += 8;
-        }
-        self.copy_bytes(at, words.into_remainder());
+        let source = self.at(offset, into.len());
+        // SAFETY: `at` has checked the range; this process writes foreign mappings by atomics only.
+        unsafe { self.kernel.copy(source.as_ptr(), into) };
         // Whatever is read after this call is read after the bytes above.
         fence(Ordering::Acquire);
     }
 
-    fn copy_bytes(&self, offset: usize, into: &mut [u8]) {
-        for (i, byte) in into.iter_mut().enumerate() {
-            let source = self.at(offset + i, 1).cast::<AtomicU8>();
-            // SAFETY: inside the mapping; bytes are always aligned; see `copy_out` about races.
-            *byte = unsafe { source.as_ref() }.load(Ordering::Relaxed);
-        }
+    /// The same, continuing the CRC32C `crc` over the bytes that were copied.
+    pub(crate) fn copy_out_crc(&self, offset: usize, into: &mut [u8], crc: u32) -> u32 {
+        let source = self.at(offset, into.len());
+        // SAFETY: as in `copy_out`.
+        let crc = unsafe { self.kernel.copy_crc(source.as_ptr(), into, crc) };
+        fence(Ordering::Acquire);
+        crc
+    }
+
+    /// Continues the CRC32C `crc` over bytes where they lie.
+    pub(crate) fn crc(&self, offset: usize, len: usize, crc: u32) -> u32 {
+        let source = self.at(offset, len);
+        // SAFETY: as in `copy_out`.
+        let crc = unsafe { self.kernel.crc(source.as_ptr(), len, crc) };
+        fence(Ordering::Acquire);
+        crc
     }
 
     /// A record, whole: never half of one and half of the next. Two equal looks mean that: what
@@ -138,12 +139,6 @@ impl Drop for Mapping {
         // nothing refers to it any more.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
     }
-}
-
-/// A word's bytes in memory order: this is a copy, not a number.
-#[allow(clippy::host_endian_bytes, reason = "bytes go back to memory in the order they lay in")]
-fn native(word: u64) -> [u8; 8] {
-    word.to_ne_bytes()
 }
 
 fn to_bytes(words: &[u64; WORDS]) -> [u8; RECORD_BYTES] {

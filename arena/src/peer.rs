@@ -3,9 +3,12 @@
 use crate::PeerArenaError;
 use crate::layout::{HEADER_BYTES, Layout, RECORD_BYTES, Shape};
 use crate::mapping::{Access, Mapping};
-use rustix::fs::SealFlags;
+use rustix::fs::{FsWord, SealFlags};
 use std::fmt;
 use std::os::fd::BorrowedFd;
+
+/// What `fstatfs` calls the file system of memfds; see statfs(2).
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// A read-only view of an arena that somebody else writes.
 ///
@@ -28,6 +31,11 @@ impl PeerArena {
         let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| PeerArenaError::NotSealed)?;
         if !seals.contains(SealFlags::SHRINK) {
             return Err(PeerArenaError::NotSealed);
+        }
+        // Other sealable files (huge pages) may lack memory for a page when it is read: SIGBUS.
+        let kind = rustix::fs::fstatfs(fd).map_err(system("fstatfs"))?.f_type;
+        if kind != TMPFS_MAGIC {
+            return Err(PeerArenaError::NotShared);
         }
         let found = rustix::fs::fstat(fd).map_err(system("fstat"))?.st_size;
         let found = u64::try_from(found).unwrap_or(0);
@@ -54,6 +62,31 @@ impl PeerArena {
         self.check(slot, offset, into.len())?;
         self.mapping.copy_out(self.layout.slot_offset(slot) + offset, into);
         Ok(())
+    }
+
+    /// The same, continuing the CRC32C `crc` over the bytes that were copied; 0 begins one. What it
+    /// says holds for `into`, whatever the slot turns into meanwhile.
+    pub fn copy_out_crc(
+        &self,
+        slot: u32,
+        offset: usize,
+        into: &mut [u8],
+        crc: u32,
+    ) -> Result<u32, PeerArenaError> {
+        self.check(slot, offset, into.len())?;
+        Ok(self.mapping.copy_out_crc(self.layout.slot_offset(slot) + offset, into, crc))
+    }
+
+    /// Continues the CRC32C `crc` over bytes of a slot where they lie; 0 begins one.
+    pub fn crc(
+        &self,
+        slot: u32,
+        offset: usize,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, PeerArenaError> {
+        self.check(slot, offset, len)?;
+        Ok(self.mapping.crc(self.layout.slot_offset(slot) + offset, len, crc))
     }
 
     /// A slot's record, read after every byte that was copied before.

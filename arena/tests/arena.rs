@@ -162,6 +162,20 @@ fn a_file_that_could_shrink_is_not_mapped() {
     assert!(matches!(PeerArena::open(file.as_fd(), shape), Err(PeerArenaError::NotSealed)));
 }
 
+/// A file of huge pages can be sealed and still lack memory when it is read.
+#[test]
+fn a_file_of_huge_pages_is_not_mapped() {
+    let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let Ok(fd) = rustix::fs::memfd_create("huge", flags) else {
+        return eprintln!("skipped: this kernel has no files of huge pages");
+    };
+    // One slot that fills the first huge page behind header and record.
+    let shape = Shape { slots: 1, slot_bytes: (2 << 20) - 8192 };
+    rustix::fs::ftruncate(&fd, 2 << 20).unwrap();
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).unwrap();
+    assert!(matches!(PeerArena::open(fd.as_fd(), shape), Err(PeerArenaError::NotShared)));
+}
+
 #[test]
 fn whoever_gets_the_descriptor_can_neither_resize_nor_write() {
     let arena = arena(1, 64);

@@ -93,6 +93,13 @@ impl Attachments {
         }
     }
 
+    /// The peer's arena, if it is mapped already and nobody is at work on that.
+    pub(super) fn at_hand(&self, peer: &Peer) -> Option<Arc<Attached>> {
+        let entry = self.entry(peer).ok()?;
+        let attached = entry.attached.try_lock().ok()?;
+        attached.clone().filter(|attached| attached.alive().is_ok())
+    }
+
     fn entry(&self, peer: &Peer) -> Result<Arc<Entry>, TransferError> {
         let path = peer
             .endpoints
@@ -146,6 +153,7 @@ fn unreachable(key: &Key, kind: io::ErrorKind) -> TransferError {
 fn why(error: &PeerArenaError) -> &'static str {
     match error {
         PeerArenaError::NotSealed => "its arena is not sealed against shrinking",
+        PeerArenaError::NotShared => "its arena is not a memfd of ordinary pages",
         PeerArenaError::Size { .. } => "its arena has another size than it said",
         PeerArenaError::Header { .. } => "its arena has another header than it said",
         PeerArenaError::OutOfRange { .. } => "its arena ends early",
