@@ -133,6 +133,7 @@ impl Kernel {
 ///
 /// # Safety
 /// As for [`Kernel::copy`].
+#[allow(clippy::cast_ptr_alignment, reason = "words are read from where they are aligned on")]
 unsafe fn copy_words(source: *const u8, into: &mut [u8]) {
     let head = source.align_offset(8).min(into.len());
     let (first, rest) = into.split_at_mut(head);

@@ -1,3 +1,5 @@
+//! Every kernel against a plain copy and the checksum crate, at every alignment and length that matters.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;

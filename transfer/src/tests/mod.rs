@@ -6,6 +6,7 @@ mod cancel;
 mod guards;
 mod hostile;
 mod links;
+mod near;
 mod parts;
 mod refusals;
 mod reuse;
