@@ -83,6 +83,8 @@ pub(crate) enum TransportArg {
     Shm,
     /// TCP
     Tcp,
+    /// RDMA; needs a device
+    Verbs,
 }
 
 /// Who computes.

@@ -118,6 +118,9 @@ impl Runtime {
             "[transfer]\nprefer = \"{prefer}\"\nshm_dir = {}",
             quoted(self.scratch.path())
         ));
+        if args.transport == TransportArg::Verbs {
+            line(format_args!("verbs.mode = \"required\""));
+        }
         if role == Role::Prefill {
             line(format_args!("[limits]\nchunk_tokens = {}", args.chunk_tokens));
         }
@@ -195,5 +198,6 @@ fn transport_name(transport: TransportArg) -> &'static str {
     match transport {
         TransportArg::Shm => "shm",
         TransportArg::Tcp => "tcp",
+        TransportArg::Verbs => "verbs",
     }
 }

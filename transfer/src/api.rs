@@ -28,6 +28,12 @@ pub trait Transport: Send + Sync {
     /// A block whose lease runs out earlier fails at that moment: `lease_remaining_ms` counts from
     /// this call.
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight;
+
+    /// Whether a pull from this peer has a chance now. `false` while the link to it is being made
+    /// anew after a failure: take another transport meanwhile.
+    fn ready(&self, _peer: &Peer) -> bool {
+        true
+    }
 }
 
 /// The ways in which blocks move.

@@ -202,6 +202,20 @@ pub enum Mismatch {
 }
 
 impl TransferError {
+    /// Whether the way failed and not the block: another transport may still bring it.
+    pub fn is_of_the_link(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint { .. }
+                | Self::Unreachable { .. }
+                | Self::BackingOff { .. }
+                | Self::TooManyPeers { .. }
+                | Self::Lost { .. }
+                | Self::Protocol { .. }
+                | Self::Refused(Refused::Busy)
+        )
+    }
+
     pub(crate) fn lost(error: &io::Error) -> Self {
         Self::Lost { kind: error.kind() }
     }

@@ -92,6 +92,8 @@ pub struct TransferConfig {
     pub prefer: Preferred,
     /// Peers connected at a time.
     pub connections: usize,
+    /// RDMA.
+    pub verbs: VerbsConfig,
 }
 
 impl Default for TransferConfig {
@@ -101,16 +103,46 @@ impl Default for TransferConfig {
             shm_dir: PathBuf::new(),
             prefer: Preferred::Shm,
             connections: 256,
+            verbs: VerbsConfig::default(),
         }
     }
+}
+
+/// `[transfer.verbs]`: RDMA over libibverbs, which is looked for when the daemon starts.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerbsConfig {
+    /// Whether it is used.
+    pub mode: VerbsMode,
+    /// The device's name, such as `mlx5_0`; empty: the first with a usable port.
+    pub device: String,
+    /// The device's port; 0: the first that is up.
+    pub port: u8,
+    /// Index of the address in the port's GID table; -1: chosen by rule.
+    pub gid_index: i16,
+}
+
+/// Whether RDMA is used.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerbsMode {
+    /// It is not looked for.
+    #[default]
+    Off,
+    /// Where there is a device; otherwise a line in the log says why not.
+    Auto,
+    /// Without a device the daemon does not start.
+    Required,
 }
 
 /// Which transport is tried first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preferred {
-    /// Shared memory with peers on this host that offer it, tcp with all others.
+    /// Shared memory with peers on this host that offer it, then verbs, then tcp.
     Shm,
+    /// Verbs with peers that offer it, then shared memory, then tcp.
+    Verbs,
     /// Always tcp.
     Tcp,
 }

@@ -1,18 +1,20 @@
-//! Which transport brings a peer's blocks.
+//! Which transport brings a peer's blocks, and what is tried when it cannot.
 
 use crate::config::Preferred;
 use baton_node::task::Tasks;
 use baton_transfer::{InFlight, Peer, Pull, Settled, Transport};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The transports of a worker.
 #[derive(Clone)]
 pub struct Links {
-    /// Works with every peer.
+    /// Works with every peer, so that it also stands in for the others.
     pub tcp: Arc<dyn Transport>,
     /// Works with peers on this host that offer it.
     pub shm: Option<Arc<dyn Transport>>,
+    /// Works with peers that offer it, where this machine has a device.
+    pub verbs: Option<Arc<dyn Transport>>,
     /// Which one is tried first.
     pub prefer: Preferred,
     /// This host, as peers name theirs.
@@ -21,6 +23,8 @@ pub struct Links {
 
 impl Links {
     /// Starts pulls from a peer as a task; when they have ended, `event` is sent with the results.
+    ///
+    /// Blocks that a link failed to bring are asked for once more over tcp, within the same time.
     pub fn start<E: Send + 'static>(
         &self,
         (tasks, events): (&Tasks, &flume::Sender<E>),
@@ -28,21 +32,61 @@ impl Links {
         timeout: Duration,
         event: impl FnOnce(Vec<Settled>) -> E + Send + 'static,
     ) {
-        let pull = self.pull(peer, pulls, timeout);
-        let events = events.clone();
+        let (first, second) = self.routes(peer);
+        let pull = first.pull(peer, pulls, timeout);
+        let (events, peer, started) = (events.clone(), peer.clone(), Instant::now());
         tasks.spawn("pull", async move {
-            let results = pull.settle().await;
+            let mut results = pull.settle().await;
+            if let Some(second) = second {
+                let passed = started.elapsed();
+                results = again(second.as_ref(), &peer, results, passed, timeout).await;
+            }
             // Nobody listens only at the end of the daemon, when no slot matters any more.
             let _ = events.send_async(event(results)).await;
         });
     }
 
-    /// Starts pulls from a peer; `timeout` from now.
-    pub fn pull(&self, peer: &Peer, pulls: Vec<Pull>, timeout: Duration) -> InFlight {
+    /// The transport for a peer, and the one that stands in for it.
+    fn routes(&self, peer: &Peer) -> (&Arc<dyn Transport>, Option<Arc<dyn Transport>>) {
         let near = peer.endpoints.host == self.host && peer.endpoints.shm.is_some();
-        match &self.shm {
-            Some(shm) if near && self.prefer == Preferred::Shm => shm.pull(peer, pulls, timeout),
-            _ => self.tcp.pull(peer, pulls, timeout),
+        let shm = self.shm.as_ref().filter(|_| near);
+        let verbs = self.verbs.as_ref().filter(|_| peer.endpoints.verbs.is_some());
+        let order = match self.prefer {
+            Preferred::Shm => [shm, verbs],
+            Preferred::Verbs => [verbs, shm],
+            Preferred::Tcp => [None, None],
+        };
+        let first = order.into_iter().flatten().find(|transport| transport.ready(peer));
+        match first {
+            Some(first) => (first, Some(Arc::clone(&self.tcp))),
+            None => (&self.tcp, None),
         }
     }
+}
+
+/// Asks once more for what a link has failed to bring.
+async fn again(
+    transport: &dyn Transport,
+    peer: &Peer,
+    results: Vec<Settled>,
+    passed: Duration,
+    timeout: Duration,
+) -> Vec<Settled> {
+    let (mut settled, mut pulls) = (Vec::with_capacity(results.len()), Vec::new());
+    for result in results {
+        match result {
+            Settled::Failed { mut block, lease, error } if error.is_of_the_link() => {
+                // What is left of the lease is told from now on, no longer from the first attempt.
+                let passed_ms = u32::try_from(passed.as_millis()).unwrap_or(u32::MAX);
+                block.lease_remaining_ms = block.lease_remaining_ms.saturating_sub(passed_ms);
+                pulls.push(Pull::whole(block, lease));
+            }
+            other => settled.push(other),
+        }
+    }
+    if !pulls.is_empty() {
+        let flight: InFlight = transport.pull(peer, pulls, timeout.saturating_sub(passed));
+        settled.extend(flight.settle().await);
+    }
+    settled
 }

@@ -87,6 +87,8 @@ enum TransportArg {
     Shm,
     /// TCP
     Tcp,
+    /// RDMA; needs a device
+    Verbs,
 }
 
 impl TransportArg {
@@ -94,6 +96,7 @@ impl TransportArg {
         match self {
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
         }
     }
 }
