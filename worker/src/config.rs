@@ -109,7 +109,7 @@ impl Default for TransferConfig {
 }
 
 /// `[transfer.verbs]`: RDMA over libibverbs, which is looked for when the daemon starts.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VerbsConfig {
     /// Whether it is used.
@@ -120,6 +120,12 @@ pub struct VerbsConfig {
     pub port: u8,
     /// Index of the address in the port's GID table; -1: chosen by rule.
     pub gid_index: i16,
+}
+
+impl Default for VerbsConfig {
+    fn default() -> Self {
+        Self { mode: VerbsMode::Off, device: String::new(), port: 0, gid_index: -1 }
+    }
 }
 
 /// Whether RDMA is used.

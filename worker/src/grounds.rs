@@ -3,22 +3,22 @@
 
 use crate::blocks::Blocks;
 use crate::config::{Common, EngineKind};
+use crate::data_plane::DataPlane;
 use crate::links::Links;
 use crate::peers::Peers;
 use baton_arena::{Arena, ArenaOptions};
 use baton_engine::api::ModelSpec;
 use baton_kv::hash::{ChainRoot, domain_digest};
 use baton_kv::pool::PoolConfig;
-use baton_node::auth::{ClientAuth, ClusterSecret, Purpose};
+use baton_node::auth::{ClientAuth, ClusterSecret};
 use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
 use baton_proto::internal as pb;
-use baton_transfer::{Counters, Endpoints, Local, ServeContext, ServeLimits, Token, shm, tcp};
+use baton_transfer::Counters;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Memory, blocks, transports.
 pub struct Grounds {
@@ -148,80 +148,6 @@ fn take_memory(
     let config =
         PoolConfig { slots, events_kept: common.kv.events_kept, leases_max: common.kv.leases };
     Ok(Blocks::new(arena, config, identity.worker, identity.incarnation))
-}
-
-struct DataPlane {
-    links: Links,
-    endpoints: Endpoints,
-    counters: Counters,
-    shutdown: CancellationToken,
-}
-
-impl DataPlane {
-    async fn open(
-        common: &Common<'_>,
-        blocks: &Blocks,
-        identity: &Identity,
-        secret: &ClusterSecret,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Self, Failure> {
-        let token = Token::new(*secret.derive(Purpose::Transfer).bytes());
-        let counters = Counters::default();
-        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let local = Local {
-            arena: blocks.arena().clone(),
-            token: token.clone(),
-            counters: counters.clone(),
-            tasks: tasks.clone(),
-            shutdown: shutdown.clone(),
-        };
-        let lease_clock = Arc::clone(clock);
-        let serve = ServeContext {
-            arena: blocks.arena().clone(),
-            pool: Arc::clone(blocks.pool()),
-            identity: baton_transfer::Identity {
-                worker: identity.worker,
-                incarnation: identity.incarnation,
-            },
-            token,
-            clock: Arc::new(move || lease_clock.now()),
-            counters: counters.clone(),
-            tasks,
-            shutdown: shutdown.clone(),
-        };
-        let config = common.transfer;
-        let limits = ServeLimits { connections: config.connections, ..ServeLimits::default() };
-        let tcp_server = tcp::Server::bind(config.tcp_listen, serve.clone(), limits)
-            .await
-            .map_err(|error| unavailable("transfer.tcp_listen", &error))?;
-        let mut endpoints = Endpoints {
-            tcp: Some(tcp_server.local_addr()),
-            shm: None,
-            host: identity.host.clone(),
-            verbs: None,
-        };
-        let mut shm_link = None;
-        if !config.shm_dir.as_os_str().is_empty() {
-            let path = config.shm_dir.join(format!("{}.sock", identity.name));
-            shm::Server::bind(&path, serve, limits)
-                .await
-                .map_err(|error| unavailable("transfer.shm_dir", &error))?;
-            endpoints.shm = Some(path);
-            shm_link =
-                Some(Arc::new(shm::Shm::new(local.clone(), shm::ShmOptions::default())) as _);
-        }
-        let links = Links {
-            tcp: Arc::new(tcp::Tcp::new(local, tcp::TcpOptions::default())),
-            shm: shm_link,
-            prefer: config.prefer,
-            host: identity.host.clone(),
-        };
-        Ok(Self { links, endpoints, counters, shutdown })
-    }
-}
-
-fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Exit::Unavailable, format!("cannot serve blocks at `{key}`: {error}"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod blocks;
 pub mod claims;
 pub mod config;
 pub mod daemon;
+mod data_plane;
 pub mod engine_loop;
 pub mod fill;
 pub mod grounds;

@@ -1,0 +1,111 @@
+//! The transports of a worker: what it serves its blocks by, and what it pulls others' blocks with.
+
+use crate::blocks::Blocks;
+use crate::config::{Common, TransferConfig};
+use crate::links::Links;
+use baton_node::auth::{ClusterSecret, Purpose};
+use baton_node::clock::Clock;
+use baton_node::exit::{Exit, Failure};
+use baton_node::identity::Identity;
+use baton_transfer::{
+    Counters, Endpoints, Local, ServeContext, ServeLimits, Token, Transport, shm, tcp,
+};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Open transports.
+pub(crate) struct DataPlane {
+    pub(crate) links: Links,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) counters: Counters,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl DataPlane {
+    /// Opens what the configuration asks for. Call it inside a runtime.
+    pub(crate) async fn open(
+        common: &Common<'_>,
+        blocks: &Blocks,
+        identity: &Identity,
+        secret: &ClusterSecret,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Failure> {
+        let token = Token::new(*secret.derive(Purpose::Transfer).bytes());
+        let counters = Counters::default();
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let local = Local {
+            arena: blocks.arena().clone(),
+            token: token.clone(),
+            counters: counters.clone(),
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let lease_clock = Arc::clone(clock);
+        let serve = ServeContext {
+            arena: blocks.arena().clone(),
+            pool: Arc::clone(blocks.pool()),
+            identity: baton_transfer::Identity {
+                worker: identity.worker,
+                incarnation: identity.incarnation,
+            },
+            token,
+            clock: Arc::new(move || lease_clock.now()),
+            counters: counters.clone(),
+            tasks,
+            shutdown: shutdown.clone(),
+        };
+        let limits =
+            ServeLimits { connections: common.transfer.connections, ..ServeLimits::default() };
+        let sides = Sides { local, serve, limits };
+        let (tcp, tcp_address) = sides.tcp(common.transfer).await?;
+        let (shm, shm_path) = sides.shm(common.transfer, &identity.name).await?.unzip();
+        let host = identity.host.clone();
+        let endpoints =
+            Endpoints { tcp: Some(tcp_address), shm: shm_path, host: host.clone(), verbs: None };
+        let links = Links { tcp, shm, verbs: None, prefer: common.transfer.prefer, host };
+        Ok(Self { links, endpoints, counters, shutdown })
+    }
+}
+
+/// What both sides of every transport need.
+struct Sides {
+    local: Local,
+    serve: ServeContext,
+    limits: ServeLimits,
+}
+
+impl Sides {
+    async fn tcp(
+        &self,
+        config: &TransferConfig,
+    ) -> Result<(Arc<dyn Transport>, SocketAddr), Failure> {
+        let server = tcp::Server::bind(config.tcp_listen, self.serve.clone(), self.limits)
+            .await
+            .map_err(|error| unavailable("transfer.tcp_listen", &error))?;
+        let link = tcp::Tcp::new(self.local.clone(), tcp::TcpOptions::default());
+        Ok((Arc::new(link), server.local_addr()))
+    }
+
+    async fn shm(
+        &self,
+        config: &TransferConfig,
+        name: &str,
+    ) -> Result<Option<(Arc<dyn Transport>, PathBuf)>, Failure> {
+        if config.shm_dir.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let path = config.shm_dir.join(format!("{name}.sock"));
+        shm::Server::bind(&path, self.serve.clone(), self.limits)
+            .await
+            .map_err(|error| unavailable("transfer.shm_dir", &error))?;
+        let link = shm::Shm::new(self.local.clone(), shm::ShmOptions::default());
+        Ok(Some((Arc::new(link), path)))
+    }
+}
+
+fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unavailable, format!("cannot serve blocks at `{key}`: {error}"))
+}
