@@ -90,3 +90,8 @@ async fn again(
     }
     settled
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
