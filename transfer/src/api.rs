@@ -1,5 +1,6 @@
 //! What a worker says to a transport, and what it hands over.
 
+use crate::sim::NodeId;
 use crate::{Counters, InFlight, TransferError};
 use baton_arena::Arena;
 use baton_kv::lease::WriteLease;
@@ -162,6 +163,8 @@ pub struct Endpoints {
     pub host: String,
     /// URI of the gRPC service over which verbs connections are set up, if offered.
     pub verbs: Option<String>,
+    /// Node of a simulated network, inside one process. Never announced.
+    pub sim: Option<NodeId>,
 }
 
 /// An endpoint that a peer announced cannot be used.
@@ -182,7 +185,7 @@ impl TryFrom<&internal::Endpoints> for Endpoints {
         };
         let shm = (!said.shm.is_empty()).then(|| PathBuf::from(&said.shm));
         let verbs = (!said.verbs.is_empty()).then(|| said.verbs.clone());
-        Ok(Self { tcp, shm, host: said.host.clone(), verbs })
+        Ok(Self { tcp, shm, host: said.host.clone(), verbs, sim: None })
     }
 }
 

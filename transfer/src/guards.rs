@@ -16,6 +16,10 @@ pub(crate) enum Guard {
     Lease,
     /// That a part lies in its block.
     Span,
+    /// The pin on a block while it is being sent.
+    Pin,
+    /// The wait for a writer that was told to stop.
+    Quiet,
 }
 
 /// Which checks are on: all but at most one, in tests.

@@ -63,8 +63,13 @@ impl DataPlane {
         let (tcp, tcp_address) = sides.tcp(common.transfer).await?;
         let (shm, shm_path) = sides.shm(common.transfer, &identity.name).await?.unzip();
         let host = identity.host.clone();
-        let endpoints =
-            Endpoints { tcp: Some(tcp_address), shm: shm_path, host: host.clone(), verbs: None };
+        let endpoints = Endpoints {
+            tcp: Some(tcp_address),
+            shm: shm_path,
+            host: host.clone(),
+            verbs: None,
+            sim: None,
+        };
         let links = Links { tcp, shm, verbs: None, prefer: common.transfer.prefer, host };
         Ok(Self { links, endpoints, counters, shutdown })
     }

@@ -53,6 +53,7 @@ impl Owner {
             shm: Some("/nowhere/at-all.sock".into()),
             host: "here".into(),
             verbs: None,
+            sim: None,
         };
         let Identity { worker, incarnation } = OWNER;
         Self { blocks, peer: Peer { worker, incarnation, endpoints } }

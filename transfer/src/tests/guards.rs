@@ -21,7 +21,7 @@ async fn damaged_payload(kind: TransportKind, guards: Guards) -> Outcome {
 async fn reused_slot(kind: TransportKind, guards: Guards) -> Outcome {
     let mut place = Place::new(kind);
     let owner = Owner::start(&mut place, Store::new(1, SLOT_BYTES), 1, guards).await;
-    let puller = Puller::new(kind, guards);
+    let puller = Puller::new(&place, guards);
     let before = owner.publish(1, 4096);
     owner.release(&before);
     // One slot: another block, and the first one again.
@@ -45,7 +45,7 @@ async fn earlier_run(kind: TransportKind, guards: Guards) -> Outcome {
     let second = Owner::start(&mut place, Store::new(4, SLOT_BYTES), 2, guards).await;
     let again = second.publish(1, 4096);
     assert_eq!(BlockDescriptor { incarnation: Incarnation(1), ..again }, block);
-    let puller = Puller::new(kind, guards);
+    let puller = Puller::new(&place, guards);
     let outcome = pull_unjudged(&puller, &first.peer, block).await;
     puller.finish().await;
     second.stop().await;
@@ -78,13 +78,15 @@ async fn pull_unjudged(puller: &Puller, peer: &Peer, block: BlockDescriptor) -> 
 
 macro_rules! guard {
     ($name:ident, $guard:ident, $scenario:ident, $refusal:pat) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
+        #[test]
+        fn $name() {
             for kind in KINDS {
-                let refused = $scenario(kind, Guards::default()).await;
-                assert!(matches!(refused, Err($refusal)), "{kind}: {refused:?}");
-                let let_through = $scenario(kind, Guards::without(Guard::$guard)).await;
-                assert_eq!(let_through, Ok(()), "{kind}: something else stops it as well");
+                wires::run(kind, async {
+                    let refused = $scenario(kind, Guards::default()).await;
+                    assert!(matches!(refused, Err($refusal)), "{kind}: {refused:?}");
+                    let let_through = $scenario(kind, Guards::without(Guard::$guard)).await;
+                    assert_eq!(let_through, Ok(()), "{kind}: something else stops it as well");
+                });
             }
         }
     };

@@ -1,27 +1,23 @@
 //! Connections and attachments: bounds, patience, and what is announced.
 
-use super::suite::on_all;
 use super::*;
 use crate::caller::Health;
 use baton_proto::internal;
 
 on_all! {
     no_more_peers_than_allowed_are_kept
-    an_earlier_run_of_a_peer_is_forgotten
+}
+
+mod connected {
+    use super::*;
+    on_real! {
+        an_earlier_run_of_a_peer_is_forgotten
+    }
 }
 
 /// A peer that is not there.
 fn nowhere(kind: TransportKind, worker: u32, run: u64) -> Peer {
-    let endpoints = match kind {
-        // Port 1 of the loopback net: refused at once.
-        TransportKind::Tcp => {
-            Endpoints { tcp: Some("127.0.0.1:1".parse().unwrap()), ..Endpoints::default() }
-        }
-        TransportKind::Shm => {
-            Endpoints { shm: Some("/nowhere.sock".into()), ..Endpoints::default() }
-        }
-        kind => panic!("{kind} is not rigged here"),
-    };
+    let endpoints = Place::nowhere(kind);
     Peer { worker: WorkerId(worker), incarnation: Incarnation(run), endpoints }
 }
 
@@ -111,6 +107,7 @@ fn endpoints_cross_the_wire_and_bad_ones_are_named() {
         shm: Some("/run/baton/a.sock".into()),
         host: "here".into(),
         verbs: Some("http://127.0.0.1:7001".into()),
+        sim: None,
     };
     let said = internal::Endpoints::from(&own);
     assert_eq!(Endpoints::try_from(&said), Ok(own));

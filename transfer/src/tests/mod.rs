@@ -12,27 +12,26 @@ mod refusals;
 mod reuse;
 mod suite;
 mod wire;
+mod wires;
 
 use crate::guards::Guards;
-use crate::shm::ShmOptions;
-use crate::tcp::TcpOptions;
 use crate::*;
 use baton_arena::{Arena, ArenaOptions};
 use baton_kv::pool::{self, BlockId, Counts, Pool, PoolConfig, SharedPool};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{GroupId, Incarnation, SequenceHash, WorkerId};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wires::{Place, on_all, on_real};
 
 pub(super) const OWNER: WorkerId = WorkerId(11);
 pub(super) const SLOT_BYTES: usize = 256 << 10;
 pub(super) const SOON: Duration = Duration::from_secs(10);
-pub(super) const KINDS: [TransportKind; 2] = [TransportKind::Shm, TransportKind::Tcp];
+pub(super) const KINDS: [TransportKind; 3] =
+    [TransportKind::Shm, TransportKind::Tcp, TransportKind::Sim];
 
 /// Pseudo-random bytes that belong to a tag.
 pub(super) fn content(tag: u64, len: usize) -> Vec<u8> {
@@ -91,32 +90,6 @@ pub(super) struct Owner {
     clock_ms: Arc<AtomicU64>,
 }
 
-/// Where an owner is served, kept over its runs.
-#[derive(Clone)]
-pub(super) struct Place {
-    pub(super) kind: TransportKind,
-    pub(super) tcp: SocketAddr,
-    pub(super) shm: PathBuf,
-    /// Removed with the last handle.
-    _dir: Arc<tempfile::TempDir>,
-}
-
-impl Place {
-    pub(super) fn new(kind: TransportKind) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
-        let shm = dir.path().join("arena.sock");
-        Self { kind, tcp: "127.0.0.1:0".parse().unwrap(), shm, _dir: dir }
-    }
-
-    pub(super) fn endpoints(&self) -> Endpoints {
-        match self.kind {
-            TransportKind::Shm => Endpoints { shm: Some(self.shm.clone()), ..Endpoints::default() },
-            TransportKind::Tcp => Endpoints { tcp: Some(self.tcp), ..Endpoints::default() },
-            kind => panic!("{kind} is not rigged here"),
-        }
-    }
-}
-
 pub(super) fn token() -> Token {
     Token::new([7; 32])
 }
@@ -148,17 +121,7 @@ impl Owner {
         };
         let (counters, tasks) = (context.counters.clone(), context.tasks.clone());
         let shutdown = context.shutdown.clone();
-        match place.kind {
-            TransportKind::Shm => {
-                shm::Server::guarded(&place.shm, context, limits, guards).await.unwrap();
-            }
-            TransportKind::Tcp => {
-                let server =
-                    tcp::Server::guarded(place.tcp, context, limits, guards).await.unwrap();
-                place.tcp = server.local_addr();
-            }
-            kind => panic!("{kind} is not rigged here"),
-        }
+        place.serve(context, limits, guards).await;
         let peer =
             Peer { worker: OWNER, incarnation: Incarnation(run), endpoints: place.endpoints() };
         Self { store, peer, counters, shutdown, tasks, clock_ms }
@@ -213,11 +176,11 @@ pub(super) struct Puller {
 }
 
 impl Puller {
-    pub(super) fn new(kind: TransportKind, guards: Guards) -> Self {
-        Self::with(kind, guards, Store::new(64, SLOT_BYTES), token())
+    pub(super) fn new(place: &Place, guards: Guards) -> Self {
+        Self::with(place, guards, Store::new(64, SLOT_BYTES), token())
     }
 
-    pub(super) fn with(kind: TransportKind, guards: Guards, store: Store, token: Token) -> Self {
+    pub(super) fn with(place: &Place, guards: Guards, store: Store, token: Token) -> Self {
         let local = Local {
             arena: store.arena.clone(),
             token,
@@ -225,24 +188,7 @@ impl Puller {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };
-        // Several connections even for small pulls, and little patience.
-        let back_off = BackOff { first: Duration::from_millis(5), last: Duration::from_millis(50) };
-        let transport: Box<dyn Transport> = match kind {
-            TransportKind::Shm => {
-                let options = ShmOptions { back_off, ..ShmOptions::default() };
-                Box::new(shm::Shm::guarded(local.clone(), options, guards))
-            }
-            TransportKind::Tcp => {
-                let options = TcpOptions {
-                    bytes_per_connection: 1 << 20,
-                    window: 4,
-                    back_off,
-                    ..TcpOptions::default()
-                };
-                Box::new(tcp::Tcp::guarded(local.clone(), options, guards))
-            }
-            kind => panic!("{kind} is not rigged here"),
-        };
+        let transport = place.transport(local.clone(), guards);
         Self { store, local, transport }
     }
 
@@ -300,6 +246,13 @@ impl Puller {
         settled.into_iter().zip(blocks).map(judge).collect()
     }
 
+    /// Waits until all tasks have ended, and stays usable.
+    pub(super) async fn quiesce(&self) {
+        self.local.tasks.close();
+        tokio::time::timeout(SOON, self.local.tasks.wait()).await.expect("the pulls end");
+        self.local.tasks.reopen();
+    }
+
     /// Everything ends, and no slot is missing.
     pub(super) async fn finish(self) {
         self.local.shutdown.cancel();
@@ -322,10 +275,14 @@ impl Rig {
     }
 
     pub(super) async fn guarded(kind: TransportKind, guards: Guards) -> Self {
-        let mut place = Place::new(kind);
+        Self::at(Place::new(kind), guards).await
+    }
+
+    pub(super) async fn at(mut place: Place, guards: Guards) -> Self {
         let store = Store::new(64, SLOT_BYTES);
         let owner = Owner::start(&mut place, store, 1, guards).await;
-        Self { place, owner, puller: Puller::new(kind, guards) }
+        let puller = Puller::new(&place, guards);
+        Self { place, owner, puller }
     }
 
     /// Ends both and checks that nothing was lost on either side.
@@ -340,5 +297,6 @@ impl Rig {
         assert_eq!(free + cached, self.owner.store.arena.slots());
         assert_eq!((draft, sealed, pinned, quarantined, leases), (0, 0, 0, 0, 0));
         assert_eq!(self.owner.store.arena.guards(), 0);
+        self.place.finish().await;
     }
 }

@@ -11,8 +11,12 @@ const BYTES: usize = 3 << 20;
 async fn large(options: ShmOptions) -> Rig {
     let mut place = Place::new(TransportKind::Shm);
     let owner = Owner::start(&mut place, Store::new(8, BYTES), 1, Guards::default()).await;
-    let mut puller =
-        Puller::with(TransportKind::Shm, Guards::default(), Store::new(8, BYTES), token());
+    let mut puller = Puller::with(
+        &Place::new(TransportKind::Shm),
+        Guards::default(),
+        Store::new(8, BYTES),
+        token(),
+    );
     puller.transport = Box::new(Shm::new(puller.local.clone(), options));
     Rig { place, owner, puller }
 }

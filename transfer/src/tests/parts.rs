@@ -1,6 +1,5 @@
 //! Parts of blocks: the bytes asked for, at their place, and nothing beside them.
 
-use super::suite::on_all;
 use super::*;
 
 on_all! {

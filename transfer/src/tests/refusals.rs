@@ -1,6 +1,5 @@
 //! Stale, foreign, altered and damaged: refused with a reason, on every transport.
 
-use super::suite::on_all;
 use super::*;
 
 on_all! {
@@ -22,7 +21,7 @@ async fn callers_without_the_token_are_turned_away(kind: TransportKind) {
     let mut wrong = [7; 32];
     wrong[31] ^= 1;
     let store = Store::new(4, SLOT_BYTES);
-    let stranger = Puller::with(kind, Guards::default(), store, Token::new(wrong));
+    let stranger = Puller::with(&rig.place, Guards::default(), store, Token::new(wrong));
     let refused = Err(TransferError::Refused(Refused::Token));
     assert_eq!(stranger.pull_one(&rig.owner.peer, &block).await, refused);
     stranger.finish().await;
@@ -42,7 +41,7 @@ async fn slots_of_another_size_are_refused(kind: TransportKind) {
     let rig = Rig::new(kind).await;
     let block = rig.owner.publish(1, 64);
     let store = Store::new(4, SLOT_BYTES / 2);
-    let other = Puller::with(kind, Guards::default(), store, token());
+    let other = Puller::with(&rig.place, Guards::default(), store, token());
     let refused = Err(TransferError::Refused(Refused::SlotBytes));
     assert_eq!(other.pull_one(&rig.owner.peer, &block).await, refused);
     other.finish().await;
@@ -67,7 +66,7 @@ async fn altered_descriptors_are_refused(kind: TransportKind) {
         let generation = baton_proto::ids::Generation(generation);
         altered.push(BlockDescriptor { generation, ..block });
     }
-    if kind == TransportKind::Tcp {
+    if kind != TransportKind::Shm {
         // Only the owner knows its leases, and over shm it is not asked.
         altered.push(BlockDescriptor { lease: other.lease, ..block });
         altered.push(BlockDescriptor { lease: baton_proto::ids::LeaseId(1 << 40), ..block });
@@ -110,7 +109,7 @@ async fn a_lease_that_ran_out_is_refused(kind: TransportKind) {
     let result = rig.puller.pull_one(&rig.owner.peer, &over).await;
     assert_eq!(result, Err(TransferError::LeaseExpired));
     // By the owner's, where it is asked; and a lease that it ended early.
-    if kind == TransportKind::Tcp {
+    if kind != TransportKind::Shm {
         let refused = Err(TransferError::Refused(Refused::Lease));
         rig.owner.advance(Duration::from_secs(61));
         assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, refused);

@@ -1,13 +1,12 @@
 //! Slots that are reused while somebody reads them.
 
-use super::suite::on_all;
 use super::*;
 use crate::guards::Guard;
 use crate::wire::{BlockHead, Fetch, Hello, Welcome};
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
 
-on_all! {
+on_real! {
     pulls_against_a_busy_pool_get_the_right_bytes_or_none
     the_order_of_payload_and_record_is_enough_without_the_checksum
 }
@@ -25,7 +24,7 @@ async fn against_a_busy_pool(kind: TransportKind, guards: Guards) {
     let mut place = Place::new(kind);
     let store = Store::new(1, SLOT_BYTES);
     let owner = Arc::new(Owner::start(&mut place, store, 1, guards).await);
-    let puller = Puller::new(kind, guards);
+    let puller = Puller::new(&place, guards);
     let announced = Arc::new(Mutex::new(owner.publish(1, 100_000)));
     let stop = Arc::new(AtomicBool::new(false));
     let churn = {

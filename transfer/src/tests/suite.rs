@@ -3,23 +3,6 @@
 use super::*;
 use tokio::time::Instant;
 
-/// Runs a test over every transport.
-macro_rules! on_all {
-    ($($(#[$doc:meta])* $name:ident)*) => {
-        mod on_shm {
-            use super::*;
-            $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(TransportKind::Shm).await; })*
-        }
-        mod on_tcp {
-            use super::*;
-            $($(#[$doc])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(TransportKind::Tcp).await; })*
-        }
-    };
-}
-pub(super) use on_all;
-
 on_all! {
     blocks_of_all_lengths_arrive
     a_pull_of_nothing_settles_at_once
@@ -76,11 +59,10 @@ async fn moved_bytes_are_counted(kind: TransportKind) {
     match kind {
         // One copy from arena to arena is what shared memory costs.
         TransportKind::Shm => assert_eq!((pulled.copied_bytes, served.bytes), (40_000, 0)),
-        TransportKind::Tcp => {
+        TransportKind::Tcp | TransportKind::Sim | TransportKind::Verbs => {
             assert_eq!((served.blocks, served.bytes, served.failed), (8, 40_000, 1));
             assert_eq!((pulled.copied_bytes, served.copied_bytes), (0, 0));
         }
-        kind => panic!("{kind} is not rigged here"),
     }
     rig.finish().await;
 }
@@ -122,25 +104,11 @@ async fn a_dead_peer_is_an_error_within_the_deadline(kind: TransportKind) {
 }
 
 async fn a_frozen_peer_is_an_error_within_the_deadline(kind: TransportKind) {
-    // The system accepts connections for a stopped process, and nobody answers.
-    let place = Place::new(kind);
-    let (tcp, shm);
-    let endpoints = match kind {
-        TransportKind::Tcp => {
-            tcp = std::net::TcpListener::bind(place.tcp).unwrap();
-            Endpoints { tcp: Some(tcp.local_addr().unwrap()), ..Endpoints::default() }
-        }
-        TransportKind::Shm => {
-            shm = std::os::unix::net::UnixListener::bind(&place.shm).unwrap();
-            shm.set_nonblocking(true).unwrap();
-            place.endpoints()
-        }
-        kind => panic!("{kind} is not rigged here"),
-    };
-    let puller = Puller::new(kind, Guards::default());
     let mut rig = Rig::new(kind).await;
     let block = rig.owner.publish(1, 4096);
-    rig.owner.peer.endpoints = endpoints;
+    let _frozen;
+    (rig.owner.peer.endpoints, _frozen) = rig.place.frozen();
+    let puller = Puller::new(&rig.place, Guards::default());
     let started = Instant::now();
     let pulls = puller.pulls(&[block]);
     let deadline = Duration::from_millis(100);
@@ -190,7 +158,8 @@ async fn a_full_peer_says_that_it_is_busy(kind: TransportKind) {
     let store = Store::new(4, SLOT_BYTES);
     let owner = Owner::limited(&mut place, store, 1, Guards::default(), limits).await;
     let block = owner.publish(1, 64);
-    let (one, two) = (Puller::new(kind, Guards::default()), Puller::new(kind, Guards::default()));
+    let (one, two) =
+        (Puller::new(&place, Guards::default()), Puller::new(&place, Guards::default()));
     assert_eq!(one.pull_one(&owner.peer, &block).await, Ok(()));
     let busy = Err(TransferError::Refused(Refused::Busy));
     assert_eq!(two.pull_one(&owner.peer, &block).await, busy);
@@ -205,6 +174,6 @@ async fn a_draining_owner_ends_its_connections(kind: TransportKind) {
     assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
     // The puller still holds its idle connection; `stop` waits for the owner's tasks.
     rig.owner.stop().await;
-    assert!(rig.place.kind == TransportKind::Tcp || !rig.place.shm.exists());
+    assert!(!rig.place.shm.exists());
     rig.finish().await;
 }

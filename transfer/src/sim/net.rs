@@ -15,6 +15,7 @@
 //! assert!(!sim.arrives(&sent[0]));
 //! ```
 
+use super::chance::SplitMix;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -165,6 +166,11 @@ impl Sim {
         self.alive(delivery.to) && delivery.run == self.run(delivery.to)
     }
 
+    /// When the wire from one node to another is free for the next message, `now` at the earliest.
+    pub fn free_at(&self, now: Duration, from: NodeId, to: NodeId) -> Duration {
+        self.wires.get(&(from, to)).map_or(now, |wire| wire.busy_until.max(now))
+    }
+
     fn run(&self, node: NodeId) -> u64 {
         self.runs.get(&node).copied().unwrap_or(0)
     }
@@ -184,29 +190,6 @@ fn on_wire(bytes: u64, bandwidth: Option<u64>) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// SplitMix64: every seed is a good one, and the sequence is the same everywhere.
-#[derive(Clone, Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn hits(&mut self, ppm: u32) -> bool {
-        self.below(1_000_000) < u64::from(ppm)
-    }
-}
-
 #[cfg(test)]
-#[path = "tests/sim.rs"]
+#[path = "../tests/net.rs"]
 mod tests;
