@@ -1,7 +1,7 @@
 //! What only shared memory has: copies in place, by several threads, with fewer checks.
 
 use super::*;
-use crate::shm::{Shm, Verify};
+use crate::shm::{Shm, ShmOptions, Verify};
 use baton_proto::ids::Generation;
 use std::num::NonZeroU32;
 
@@ -11,12 +11,7 @@ const BYTES: usize = 3 << 20;
 async fn large(options: ShmOptions) -> Rig {
     let mut place = Place::new(TransportKind::Shm);
     let owner = Owner::start(&mut place, Store::new(8, BYTES), 1, Guards::default()).await;
-    let mut puller = Puller::with(
-        &Place::new(TransportKind::Shm),
-        Guards::default(),
-        Store::new(8, BYTES),
-        token(),
-    );
+    let mut puller = Puller::with(&place, Guards::default(), Store::new(8, BYTES), token());
     puller.transport = Box::new(Shm::new(puller.local.clone(), options));
     Rig { place, owner, puller }
 }
