@@ -7,6 +7,7 @@ use crate::{ArenaError, memory};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// What to create.
@@ -119,6 +120,21 @@ impl Arena {
     /// Slots and bytes per slot together.
     pub fn shape(&self) -> Shape {
         self.0.layout.shape
+    }
+
+    /// Where everything lies in [`memory`](Self::memory).
+    pub fn layout(&self) -> Layout {
+        self.0.layout
+    }
+
+    /// The whole mapping, for a device that reads and writes it by itself. It stays mapped as long
+    /// as a handle on the arena is held.
+    ///
+    /// What such a device writes, it writes without a guard: whoever tells it to holds the slot's
+    /// [`WriteGuard`] until it is known to be done.
+    pub fn memory(&self) -> NonNull<[u8]> {
+        let bytes = self.0.layout.total as usize;
+        NonNull::slice_from_raw_parts(self.0.mapping.at(0, bytes), bytes)
     }
 
     /// The memfd, to be handed to processes that may read everything in it.

@@ -1,0 +1,101 @@
+//! Memory windows of type 2: a key on a stretch of a region that one queue pair's peer may use,
+//! until it is invalidated.
+
+use super::memory::{ProtectionDomain, Region, RemoteKey};
+use super::pair;
+use super::{DeviceError, sys};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A window. It opens nothing until it is bound, by a work request; each bind gives it another
+/// key.
+pub(crate) struct MemoryWindow {
+    pub(super) inner: Arc<WindowInner>,
+    key: RemoteKey,
+}
+
+pub(super) struct WindowInner {
+    /// `None` for a window of the null provider.
+    device: Option<(ProtectionDomain, NonNull<sys::Mw>)>,
+    /// A window ends before the queue pair and the region that it was bound to.
+    bound: Mutex<Option<(Arc<pair::Inner>, Arc<Region>)>>,
+}
+
+// SAFETY: calls on a window may be made from any thread.
+unsafe impl Send for WindowInner {}
+// SAFETY: as above.
+unsafe impl Sync for WindowInner {}
+
+impl MemoryWindow {
+    /// A window of type 2, bound to nothing.
+    pub(crate) fn alloc(pd: &ProtectionDomain) -> Result<Self, DeviceError> {
+        let device = pd.device();
+        let absent = || DeviceError::NoWindows { device: device.name().to_owned() };
+        if !device.limits().type_2b_windows {
+            return Err(absent());
+        }
+        let alloc = device.ops().alloc_mw.ok_or_else(absent)?;
+        // SAFETY: a live protection domain.
+        let raw = NonNull::new(unsafe { alloc(pd.0.raw.as_ptr(), sys::MW_TYPE_2) })
+            .ok_or_else(|| DeviceError::last("ibv_alloc_mw"))?;
+        // SAFETY: just allocated.
+        let key = RemoteKey::from_wire(unsafe { raw.as_ref().rkey });
+        let (device, bound) = (Some((pd.clone(), raw)), Mutex::new(None));
+        Ok(Self { inner: Arc::new(WindowInner { device, bound }), key })
+    }
+
+    /// A window without a device, for the null provider.
+    pub(super) fn null(key: u32) -> Self {
+        let inner = WindowInner { device: None, bound: Mutex::new(None) };
+        Self { inner: Arc::new(inner), key: RemoteKey::from_wire(key) }
+    }
+
+    /// Its key, which is good once the bind that was put into a chain last has completed, and
+    /// until it is invalidated.
+    pub(crate) fn key(&self) -> RemoteKey {
+        self.key
+    }
+
+    /// Draws the key of the next bind: another one than before, and not the next in a row, so
+    /// that an old one tells nothing about it.
+    pub(super) fn renew(&mut self) -> RemoteKey {
+        let old = self.key.to_wire();
+        let mut drawn = [0; 1];
+        // Without entropy the key still changes.
+        let step = getrandom::fill(&mut drawn).map_or(1, |()| 1 + u32::from(drawn[0]) % 255);
+        // The low byte is the consumer's, the rest the device's.
+        self.key = RemoteKey::from_wire(old & !0xff | old.wrapping_add(step) & 0xff);
+        self.key
+    }
+}
+
+impl WindowInner {
+    pub(super) fn raw(&self) -> *mut sys::Mw {
+        self.device.as_ref().map_or(std::ptr::null_mut(), |(_, raw)| raw.as_ptr())
+    }
+
+    /// Notes to what a bind was posted.
+    pub(super) fn bound(&self, pair: &Arc<pair::Inner>, region: Arc<Region>) {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        *bound = Some((Arc::clone(pair), region));
+    }
+}
+
+impl Drop for WindowInner {
+    fn drop(&mut self) {
+        let Some((pd, raw)) = &self.device else { return };
+        let Some(dealloc) = pd.device().ops().dealloc_mw else { return };
+        // SAFETY: freed only here; what it is bound to and on is still there.
+        let code = unsafe { dealloc(raw.as_ptr()) };
+        if code != 0 {
+            tracing::warn!(code, "a memory window could not be deallocated");
+        }
+    }
+}
+
+impl fmt::Debug for MemoryWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryWindow(..)")
+    }
+}
