@@ -28,7 +28,7 @@ pub(crate) fn accept(
     if guards.on(Guard::Incarnation) && identity.incarnation != expected.incarnation {
         return Err(Refused::Incarnation.into());
     }
-    if slot_bytes != bytes as u64 {
+    if guards.on(Guard::Layout) && slot_bytes != bytes as u64 {
         return Err(Refused::SlotBytes.into());
     }
     Ok(slots)

@@ -6,8 +6,14 @@
 /// A check that tests can take away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Guard {
+    /// The cluster's token in a hello.
+    Token,
+    /// Equal slots on both sides.
+    Layout,
     /// CRC32C of the payload.
     Crc,
+    /// The block's hash and group.
+    Identity,
     /// The slot's generation.
     Generation,
     /// The owner's run.

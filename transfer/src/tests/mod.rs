@@ -10,6 +10,7 @@ mod near;
 mod parts;
 mod refusals;
 mod reuse;
+mod storm;
 mod suite;
 mod wire;
 mod wires;
