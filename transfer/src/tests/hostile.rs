@@ -340,3 +340,31 @@ async fn a_caller_that_does_not_read_loses_its_pin() {
     drop(caller);
     owner.stop().await;
 }
+
+/// Bytes behind a block are somebody else's, whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_bytes_behind_a_block_is_refused() {
+    let rig = Rig::new(TransportKind::Tcp).await;
+    let block = rig.owner.publish(1, 4096);
+    let mut caller = Caller::connect(&rig.place);
+    caller.say(&hello());
+    let spans = [(0, 4097), (4096, 1), (u32::MAX, 1), (1, u32::MAX), (0, 0), (4095, 1)];
+    for (number, (offset, len)) in (0..).zip(spans) {
+        caller.say(&Fetch { number, block, span: Span { offset, len } }.to_bytes());
+    }
+    let Caller::Tcp(socket) = &mut caller else { panic!("not tcp") };
+    let mut heard = [0; Welcome::BYTES + 6 * BlockHead::BYTES + 1 + 64];
+    socket.read_exact(&mut heard).unwrap();
+    for number in 0..5 {
+        let at = Welcome::BYTES + number * BlockHead::BYTES;
+        let head = BlockHead::from_bytes(heard[at..][..BlockHead::BYTES].try_into().unwrap());
+        assert_eq!(head.unwrap().result, Err(Refused::Span));
+    }
+    let at = Welcome::BYTES + 5 * BlockHead::BYTES;
+    let head = BlockHead::from_bytes(heard[at..][..BlockHead::BYTES].try_into().unwrap());
+    let right = content(1, 4096)[4095];
+    assert_eq!(head.unwrap().result, Ok(Extent { len: 1, crc: crc32c::crc32c(&[right]) }));
+    assert_eq!(heard[at + BlockHead::BYTES], right);
+    drop(caller);
+    rig.finish().await;
+}

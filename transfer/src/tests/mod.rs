@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod cancel;
+mod flight;
 mod guards;
 mod hostile;
 mod links;
 mod near;
 mod parts;
+mod processes;
 mod refusals;
 mod reuse;
 mod storm;
@@ -31,9 +33,6 @@ use wires::{Place, on_all, on_real};
 pub(super) const OWNER: WorkerId = WorkerId(11);
 pub(super) const SLOT_BYTES: usize = 256 << 10;
 pub(super) const SOON: Duration = Duration::from_secs(10);
-pub(super) const KINDS: [TransportKind; 3] =
-    [TransportKind::Shm, TransportKind::Tcp, TransportKind::Sim];
-
 /// Pseudo-random bytes that belong to a tag.
 pub(super) fn content(tag: u64, len: usize) -> Vec<u8> {
     let mut state = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

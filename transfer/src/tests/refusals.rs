@@ -13,6 +13,7 @@ on_all! {
     a_bit_that_flips_in_the_payload_is_found
     a_bit_that_flips_in_the_record_is_found
     a_refused_block_does_not_hold_up_the_others
+    void_references_are_refused_however_often_they_come
 }
 
 async fn callers_without_the_token_are_turned_away(kind: TransportKind) {
@@ -164,4 +165,50 @@ async fn a_refused_block_does_not_hold_up_the_others(kind: TransportKind) {
         assert_eq!(result.is_err(), i % 3 == 0, "block {i}: {result:?}");
     }
     rig.finish().await;
+}
+
+/// Unknown, out of range, given back, of an earlier use of the slot, out of time: each is refused
+/// each time, mixed with good ones, and changes nothing at the owner.
+async fn void_references_are_refused_however_often_they_come(kind: TransportKind) {
+    use baton_proto::ids::{LeaseId, SlotId};
+    let mut place = Place::new(kind);
+    let owner = Owner::start(&mut place, Store::new(4, SLOT_BYTES), 1, Guards::default()).await;
+    let puller = Puller::new(&place, Guards::default());
+    let reused = owner.publish(1, 2000);
+    owner.release(&reused);
+    for tag in 2..8 {
+        owner.release(&owner.publish(tag, 2000));
+    }
+    let good = owner.publish(9, 3000);
+    let given_back = owner.publish(10, 2000);
+    owner.release(&given_back);
+    let void = [
+        BlockDescriptor { hash: hash(99), lease: LeaseId(1 << 40), ..good },
+        BlockDescriptor { slot: SlotId(4), ..good },
+        BlockDescriptor { slot: SlotId(u32::MAX), ..good },
+        reused,
+        BlockDescriptor { lease_remaining_ms: 0, ..good },
+        given_back,
+    ];
+    let mut blocks = void.to_vec();
+    blocks.push(good);
+    let rounds = if std::env::var_os("BATON_LONG").is_some() { 20_000 } else { 100 };
+    let before = owner.store.counts();
+    for _ in 0..rounds {
+        // `pull` compares the bytes of what arrives.
+        let mut results = puller.pull(&owner.peer, &blocks).await;
+        assert_eq!(results.pop(), Some(Ok(())));
+        // Over shm the owner is not asked: the block is still there, so its bytes are right.
+        let given_back = results.pop().unwrap();
+        assert_eq!(given_back.is_ok(), kind == TransportKind::Shm, "{given_back:?}");
+        assert_eq!(results.pop(), Some(Err(TransferError::LeaseExpired)));
+        for error in results.into_iter().map(Result::unwrap_err) {
+            let refused = matches!(error, TransferError::Refused(_) | TransferError::Mismatch(_));
+            assert!(refused, "{error}");
+        }
+    }
+    puller.finish().await;
+    owner.stop().await;
+    assert_eq!(owner.store.counts(), before);
+    place.finish().await;
 }

@@ -176,19 +176,16 @@ impl Storm {
         };
         self.tally.given_up += u64::from(way != 1);
         let before = self.tally.failed;
-        match settled {
-            Some(settled) => {
-                assert_eq!(settled.len(), blocks.len());
-                for ((settled, block), span) in settled.into_iter().zip(blocks).zip(spans) {
-                    self.judge(settled, block, span);
-                }
+        if let Some(settled) = settled {
+            assert_eq!(settled.len(), blocks.len());
+            for ((settled, block), span) in settled.into_iter().zip(blocks).zip(spans) {
+                self.judge(settled, block, span);
             }
-            None => {
-                // They come back by themselves, and only when nothing writes them any more.
-                self.rig.puller.quiesce().await;
-                self.tally.failed += blocks.len() as u64;
-                self.settle_free();
-            }
+        } else {
+            // They come back by themselves, and only when nothing writes them any more.
+            self.rig.puller.quiesce().await;
+            self.tally.failed += blocks.len() as u64;
+            self.settle_free();
         }
         self.tally.cut += u64::from(way != 1 && self.tally.failed > before);
         let Counts { free, draft, quarantined, .. } = self.rig.puller.store.counts();
