@@ -37,7 +37,7 @@ pub(crate) enum Work<'a> {
         immediate: u32,
     },
     /// Opens a window on a stretch, under a new key: [`MemoryWindow::key`] afterwards. The window
-    /// has to be unbound.
+    /// has to be unbound: new, or closed by an invalidation that has completed.
     Bind {
         /// The window.
         window: &'a mut MemoryWindow,
@@ -138,6 +138,8 @@ impl Chain {
         let signalled = (self.len + 1).is_multiple_of(self.signal_every);
         let (request, segment) = (&mut self.requests[self.len], &mut self.segments[self.len]);
         request.wr_id = id;
+        // Providers object to an immediate where there can be none.
+        request.imm_data_or_rkey = 0;
         request.send_flags = if signalled { sys::SEND_SIGNALED } else { 0 };
         let mut transfer = |opcode, local: Local, remote: Remote| {
             *segment = sys::Sge { addr: local.address, length: local.bytes, lkey: local.key };

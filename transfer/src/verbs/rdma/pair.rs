@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 /// 4.096 us * 2^14 = 67 ms until a packet is sent again; a device may take up to four times that.
 const TIMEOUT: u8 = 14;
-/// How often a packet is sent again before the queue pair fails.
-const RETRIES: u8 = 7;
+/// How often a packet is sent again before the queue pair fails. Not 7: soft-RoCE takes that for
+/// without end, and would never notice that a peer is gone.
+const RETRIES: u8 = 6;
 /// Likewise for a peer without a receive; 7 means without end, which pulls bound by a deadline.
 const RECEIVER_RETRIES: u8 = 7;
 /// 0.64 ms: how long a peer without a receive asks to be left alone.

@@ -61,6 +61,12 @@ impl MemoryWindow {
     /// that an old one tells nothing about it.
     pub(super) fn renew(&mut self) -> RemoteKey {
         let old = self.key.to_wire();
+        if let Some((_, raw)) = &self.inner.device {
+            // The library leaves it to its user to note which key a window has by now, and
+            // providers compare it with the device's when the window is bound again.
+            // SAFETY: a live window, whose key nobody reads but through this handle.
+            unsafe { (*raw.as_ptr()).rkey = old };
+        }
         let mut drawn = [0; 1];
         // Without entropy the key still changes.
         let step = getrandom::fill(&mut drawn).map_or(1, |()| 1 + u32::from(drawn[0]) % 255);

@@ -2,6 +2,10 @@
 //!
 //! They run where `BATON_VERBS_DEVICE` names a device, and say so where it does not.
 
+mod moves;
+mod refusals;
+mod trouble;
+
 use crate::verbs::rdma::{
     ArenaRegion, Chain, Completion, CompletionQueue, Device, DeviceChoice, DeviceError, Failed,
     GidProblem, Local, MemoryWindow, PairOptions, ProtectionDomain, QueuePair, RECEIVE, Ready,
@@ -9,6 +13,7 @@ use crate::verbs::rdma::{
 };
 use baton_arena::{Arena, ArenaOptions};
 use std::future::Future;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 const SLOTS: u32 = 16;
@@ -29,12 +34,28 @@ fn open(name: &str) -> Device {
     Device::open(&DeviceChoice { device, ..DeviceChoice::default() }).unwrap()
 }
 
-/// Runs a test against a device if there is one. Nothing in here takes long.
+/// Some tests change what all others see: the port goes down, resources are counted.
+static DEVICE: RwLock<()> = RwLock::new(());
+
+/// Runs a test against a device if there is one, beside others.
 fn with_device<F: Future<Output = ()>>(test: &str, run: impl FnOnce(Device) -> F) {
     let Some(name) = name(test) else { return };
+    let _beside_others = DEVICE.read().unwrap_or_else(PoisonError::into_inner);
+    block_on(async { run(open(&name)).await });
+}
+
+/// Runs a test that needs the device for itself.
+fn alone<F: Future<Output = ()>>(test: &str, run: impl FnOnce(String) -> F) {
+    let Some(name) = name(test) else { return };
+    let _alone = DEVICE.write().unwrap_or_else(PoisonError::into_inner);
+    block_on(run(name));
+}
+
+/// Nothing in here takes long.
+fn block_on(run: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let limit = Duration::from_mins(2);
-    runtime.block_on(async { tokio::time::timeout(limit, run(open(&name))).await.unwrap() });
+    runtime.block_on(async { tokio::time::timeout(limit, run).await.unwrap() });
 }
 
 /// One side: an arena, registered, and a queue pair per peer.
@@ -154,35 +175,4 @@ fn connect(device: &Device, a: &Side, b: &Side) -> (QueuePair<Ready>, QueuePair<
     let y = QueuePair::new(&b.pd, &b.completions, options).unwrap();
     let (to_y, to_x) = (end(device, y.number(), y.psn()), end(device, x.number(), x.psn()));
     (x.connect(&to_y).unwrap(), y.connect(&to_x).unwrap())
-}
-
-#[test]
-fn bytes_are_read_and_written_through_windows() {
-    with_device("bytes_are_read_and_written_through_windows", |device| async move {
-        let (mut a, mut x, mut b, mut y) = connected(&device);
-        b.fill(3, 0x5a);
-        let mut window = MemoryWindow::alloc(&b.pd).unwrap();
-        let from = b.open(&mut y, &mut window, b.slot(3), Rights::READ).await;
-        let into = a.slot(5);
-        let read = a.carry_out(&mut x, Work::Read { into, from, fenced: true }).await;
-        assert_eq!(read, Status::Done);
-        assert!(a.holds(5, 0x5a), "the bytes came to slot 5");
-
-        a.fill(6, 0xc3);
-        let mut window = MemoryWindow::alloc(&b.pd).unwrap();
-        let into = b.open(&mut y, &mut window, b.slot(7), Rights::WRITE).await;
-        let from = a.slot(6);
-        assert_eq!(a.carry_out(&mut x, Work::Write { from, into }).await, Status::Done);
-        assert!(b.holds(7, 0xc3), "the bytes came to slot 7");
-
-        y.post_receives(1).unwrap();
-        a.fill(6, 0x11);
-        let write = Work::WriteImmediate { from, into, immediate: 0x0102_0304 };
-        assert_eq!(a.carry_out(&mut x, write).await, Status::Done);
-        let received = b.one().await;
-        assert_eq!((received.status, received.work), (Status::Done, RECEIVE));
-        assert_eq!(received.immediate, Some(0x0102_0304));
-        assert_eq!(received.bytes as usize, SLOT_BYTES);
-        assert!(b.holds(7, 0x11), "the bytes came before the immediate");
-    });
 }
