@@ -1,6 +1,6 @@
 //! The command line. Every default is stated where it is defined, so that `--help` is complete.
 
-use baton_bench::BenchArgs;
+use baton_bench::{BenchArgs, XferArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk to a running cluster
     Chat(ChatArgs),
+    /// Measure how fast blocks move between two processes or hosts
+    XferBench(XferArgs),
     /// Measure
     Bench(BenchArgs),
 }

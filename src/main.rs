@@ -9,7 +9,6 @@ mod cli;
 mod daemons;
 mod demo_model;
 mod run;
-mod scratch;
 mod up;
 
 use clap::Parser;
@@ -24,6 +23,7 @@ fn main() -> ExitCode {
         Command::Decode(args) => daemons::decode(&args),
         Command::Run(args) => run::main(&args),
         Command::Chat(args) => chat::main(&args),
+        Command::XferBench(args) => baton_bench::xfer(&args),
         Command::Bench(args) => baton_bench::main(&args),
     };
     match result {

@@ -2,7 +2,6 @@
 
 use crate::cli::RunArgs;
 use crate::demo_model;
-use crate::scratch::Scratch;
 use baton_arena::{Arena, ArenaOptions};
 use baton_decode::event::{Action, Event, News};
 use baton_decode::schedule::{DecodeSchedule, Limits};
@@ -14,6 +13,7 @@ use baton_kv::hash::{ChainRoot, domain_digest};
 use baton_kv::pool::PoolConfig;
 use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
+use baton_node::scratch::Scratch;
 use baton_proto::ids::{Incarnation, RequestId, TenantId, TokenId, WorkerId};
 use baton_proto::ir::{Chat, FinishReason, Message, Part, Prompt, Role, Sampling};
 use baton_text::TextModel;

@@ -3,7 +3,11 @@
 
 mod args;
 pub mod client;
+mod signals;
 pub mod sim;
 mod smoke;
+mod stats;
+mod xfer;
 
 pub use args::{BenchArgs, main};
+pub use xfer::{XferArgs, main as xfer};

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod limits;
 pub mod metrics;
 pub mod redacted;
+pub mod scratch;
 pub mod serve;
 pub mod task;
 pub mod telemetry;

@@ -3,9 +3,9 @@
 
 use crate::cli::{EngineArg, TransportArg, UpArgs};
 use crate::demo_model;
-use crate::scratch::Scratch;
 use baton_node::auth::ClusterSecret;
 use baton_node::exit::{Exit, Failure};
+use baton_node::scratch::Scratch;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@
 //! assert!(report.violations.is_empty(), "{:?}", report.violations);
 //! ```
 
-mod chance;
+pub(crate) mod chance;
 mod cluster;
 pub(crate) mod command;
 mod judge;

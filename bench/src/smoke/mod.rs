@@ -3,12 +3,12 @@
 mod cluster;
 mod moved;
 mod report;
-mod stats;
 mod turn;
 
 pub(crate) use cluster::{HostArgs, host};
 
 use crate::client::{Client, ClientError};
+use crate::signals::interrupted;
 use baton_node::clock::{Monotonic, unix_time};
 use baton_node::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
@@ -16,9 +16,7 @@ use cluster::LocalCluster;
 use futures_util::future::try_join_all;
 use moved::Moved;
 use report::Figures;
-use std::future::Future;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use turn::{Ask, AskError, Turn, decode_tokens_per_s};
 
 /// Streams of the measurement with several.
@@ -134,24 +132,6 @@ async fn smoke(args: &SmokeArgs) -> Result<Figures, Failure> {
     eprintln!("stopping the cluster");
     cluster.stop().await;
     figures
-}
-
-/// Ctrl-C, or a polite request to go.
-fn interrupted() -> Result<impl Future<Output = Failure>, Failure> {
-    let handler = |kind| {
-        signal(kind).map_err(|error| {
-            Failure::new(Exit::Unavailable, format!("no signal handlers: {error}"))
-        })
-    };
-    let mut interrupt = handler(SignalKind::interrupt())?;
-    let mut terminate = handler(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Failure::new(Exit::Runtime, "interrupted before the end of the measurement")
-    })
 }
 
 /// Everything that is measured, on a cluster that is ready.

@@ -2,8 +2,8 @@
 
 use super::SmokeArgs;
 use super::moved::Moved;
-use super::stats::{Sample, rounded};
 use super::turn::{Turn, decode_tokens_per_s};
+use crate::stats::{Sample, rounded};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// One figure, measured several times.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     sorted: Vec<f64>,
 }
 
@@ -19,29 +19,29 @@ impl FromIterator<f64> for Sample {
 impl Sample {
     /// The smallest value that is not exceeded by `percent` of all (nearest rank); `None` without
     /// any value.
-    pub(super) fn percentile(&self, percent: f64) -> Option<f64> {
+    pub(crate) fn percentile(&self, percent: f64) -> Option<f64> {
         let rank = (percent / 100.0 * self.sorted.len() as f64).ceil().max(1.0) as usize;
         self.sorted.get(rank.min(self.sorted.len()).checked_sub(1)?).copied()
     }
 
     /// The middle; of two, the mean.
-    pub(super) fn median(&self) -> Option<f64> {
+    pub(crate) fn median(&self) -> Option<f64> {
         let upper = *self.sorted.get(self.sorted.len() / 2)?;
         let even = self.sorted.len().is_multiple_of(2);
         let lower = if even { self.sorted[self.sorted.len() / 2 - 1] } else { upper };
         Some(f64::midpoint(lower, upper))
     }
 
-    pub(super) fn min(&self) -> Option<f64> {
+    pub(crate) fn min(&self) -> Option<f64> {
         self.sorted.first().copied()
     }
 
-    pub(super) fn max(&self) -> Option<f64> {
+    pub(crate) fn max(&self) -> Option<f64> {
         self.sorted.last().copied()
     }
 
     /// Adds `name_p50`, `name_min` and `name_max`; null where nothing was measured.
-    pub(super) fn write(&self, name: &str, object: &mut Map<String, Value>) {
+    pub(crate) fn write(&self, name: &str, object: &mut Map<String, Value>) {
         for (suffix, value) in [("p50", self.median()), ("min", self.min()), ("max", self.max())] {
             object.insert(format!("{name}_{suffix}"), rounded(value));
         }
@@ -49,7 +49,7 @@ impl Sample {
 }
 
 /// A figure with as many digits as a reader may believe; null for none.
-pub(super) fn rounded(value: Option<f64>) -> Value {
+pub(crate) fn rounded(value: Option<f64>) -> Value {
     value.map_or(Value::Null, |value| json!((value * 1e3).round() / 1e3))
 }
 

@@ -1,6 +1,6 @@
 //! A directory of our own among the system's temporary ones.
 
-use baton_node::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ const ATTEMPTS: usize = 8;
 /// A directory that only this user can enter, under a name that nobody could foresee; removed at
 /// the end.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
     /// Makes one; `purpose` is part of its name.
-    pub(crate) fn new(purpose: &str) -> Result<Self, Failure> {
+    pub fn new(purpose: &str) -> Result<Self, Failure> {
         let parent = std::env::temp_dir();
         let mut last = None;
         for _ in 0..ATTEMPTS {
@@ -37,7 +37,7 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }
