@@ -44,7 +44,10 @@ impl InFlight {
 
     /// Waits until every block has arrived or failed, in the order in which they were given.
     ///
-    /// Blocks are missing from the answer only if the runtime was shut down under the pull.
+    /// Blocks are missing from the answer only if the runtime was shut down under the pull, or a task
+    /// of it panicked: then nobody knows whether their slots are still written, and those are
+    /// quarantined.
+    #[must_use = "dropping the outcomes quarantines the slots"]
     pub async fn settle(mut self) -> Vec<Settled> {
         // What has been received stays in `self`, so that it is not lost if this future is dropped.
         while let Some(part) = self.parts.front_mut() {
