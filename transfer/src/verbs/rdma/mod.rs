@@ -47,5 +47,5 @@ pub(crate) use memory::{
     Rights, Scratch,
 };
 pub(crate) use pair::{Failed, PairOptions, QueuePair, RECEIVE, Ready, RemoteEnd, Reset};
-pub(crate) use provider::{Completing, Sending};
+pub(crate) use provider::{Completing, Draining, Sending};
 pub(crate) use window::MemoryWindow;

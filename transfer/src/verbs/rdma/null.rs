@@ -28,12 +28,6 @@ pub(crate) fn window(key: u32) -> MemoryWindow {
     MemoryWindow::null(key)
 }
 
-/// A queue pair, its completion queue, and the strings that both hang on.
-pub(crate) fn pair(number: u32, depth: usize) -> (NullPair, NullCompletions, Strings) {
-    let (completions, strings) = completions(depth);
-    (strings.pair(number), completions, strings)
-}
-
 /// A completion queue for several queue pairs, which [`Strings::pair`] makes. It has room for
 /// `depth` completions; more are lost, and break it, as a device's would.
 pub(crate) fn completions(depth: usize) -> (NullCompletions, Strings) {

@@ -3,3 +3,4 @@
 
 mod device;
 mod layout;
+mod null;
