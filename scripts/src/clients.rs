@@ -1,7 +1,7 @@
 //! `cargo xtask clients`: other people's clients against a real cluster. Makes a virtual
 //! environment with pinned packages, starts `baton up` on a free port, and runs tests/clients.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Stop};
 use crate::process::Running;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,19 +17,6 @@ const READY: &str = "ready: ";
 const READY_MAX: Duration = Duration::from_mins(1);
 /// An idle cluster has nothing to drain.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
-
-/// Why there is no good result.
-pub(crate) enum Stop {
-    /// This machine lacks what the tests need; nothing is wrong with the project.
-    Skipped(String),
-    Failed(Failure),
-}
-
-impl<E: Into<Failure>> From<E> for Stop {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
 
 /// Runs all client tests.
 pub(crate) fn run(root: &Path) -> Result<(), Stop> {

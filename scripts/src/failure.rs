@@ -25,3 +25,16 @@ impl From<std::io::Error> for Failure {
         Self(error.to_string())
     }
 }
+
+/// Why there is no good result.
+pub(crate) enum Stop {
+    /// This machine lacks what is needed; nothing is wrong with the project.
+    Skipped(String),
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}

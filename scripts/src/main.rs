@@ -10,8 +10,9 @@ mod process;
 mod source;
 mod test;
 mod tidy;
+mod vm;
 
-use failure::Failure;
+use failure::{Failure, Stop};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ cargo xtask gate                 the same with the tests' long forms, before a r
 cargo xtask tidy [--no-clippy]   the rules of the house, formatting and lints
 cargo xtask test [--e2e]         the tests of all crates, or those that start whole clusters
 cargo xtask clients              the Python clients against a cluster of this build
+cargo xtask vm -- COMMAND        a command in a virtual machine with an RDMA device (`vm --help`)
 cargo xtask gen [--check]        the generated code of proto (needs `--features gen`)";
 
 fn main() -> ExitCode {
@@ -34,7 +36,12 @@ fn main() -> ExitCode {
         ["tidy", "--no-clippy"] => tidy::run(&root, false),
         ["test"] => test::run(&root, test::Part::Rooms),
         ["test", "--e2e"] => test::run(&root, test::Part::EndToEnd),
-        ["clients"] => return clients(&root),
+        ["clients"] => return or_skipped("the client tests", clients::run(&root)),
+        ["vm", "--help" | "-h"] => {
+            println!("{}", vm::USAGE);
+            Ok(())
+        }
+        ["vm", ref words @ ..] => return machine(words),
         ["gen"] => generate(&root, false),
         ["gen", "--check"] => generate(&root, true),
         _ => {
@@ -55,15 +62,30 @@ fn code(done: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// The one command that may find that the machine lacks what it needs.
-fn clients(root: &Path) -> ExitCode {
-    match clients::run(root) {
+/// For the commands that may find that the machine lacks what they need.
+fn or_skipped(what: &str, done: Result<(), Stop>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(clients::Stop::Skipped(reason)) => {
-            println!("SKIPPED the client tests: {reason}");
+        Err(Stop::Skipped(reason)) => {
+            println!("SKIPPED {what}: {reason}");
             ExitCode::from(ci::SKIPPED)
         }
-        Err(clients::Stop::Failed(failure)) => code(Err(failure)),
+        Err(Stop::Failed(failure)) => code(Err(failure)),
+    }
+}
+
+/// A command in a virtual machine; its exit status is ours.
+fn machine(words: &[&str]) -> ExitCode {
+    let arguments = match vm::Arguments::parse(words) {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprintln!("vm: {wrong}\n\n{}", vm::USAGE);
+            return ExitCode::from(64);
+        }
+    };
+    match vm::run(&arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(stop) => or_skipped("the virtual machine", Err(stop)),
     }
 }
 
