@@ -189,7 +189,8 @@ impl CompletionQueue {
                 call: "ibv_poll_cq",
                 source: io::Error::other("the completion queue is broken"),
             })?;
-            for (into, raw) in into[filled..].iter_mut().zip(&raw[..found.min(room)]) {
+            let found = found.min(room);
+            for (into, raw) in into[filled..].iter_mut().zip(&raw[..found]) {
                 // SAFETY: the first `found` have been filled.
                 *into = completion(unsafe { raw.assume_init_ref() });
             }
