@@ -57,6 +57,8 @@ pub(super) struct Timeline {
     pub(super) net: Sim,
     pub(super) random: SplitMix,
     pub(super) faults: Faults,
+    /// Bounded by what is posted: for each request one look, and for each of its attempts an answer,
+    /// which is at most as many packets as the block has, twice.
     events: BTreeMap<(Duration, u64), Event>,
     sequence: u64,
     fingerprint: u64,
