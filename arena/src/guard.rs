@@ -5,7 +5,7 @@
 
 use crate::own::Inner;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +69,15 @@ pub struct WriteGuard {
     bytes: NonNull<u8>,
 }
 
+/// Some bytes of a slot, for one writer, while others may write other bytes of it. The slot stays
+/// taken until the last of its parts is dropped.
+#[must_use]
+pub struct WritePart {
+    /// Never dereferenced: it keeps everybody else out, and the memory mapped.
+    slot: Arc<WriteGuard>,
+    range: Range<usize>,
+}
+
 // SAFETY: the guard stands for shared, read-only access to plain bytes; the state is atomic.
 unsafe impl Send for ReadGuard {}
 // SAFETY: as above.
@@ -113,6 +122,22 @@ impl WriteGuard {
     /// The slot.
     pub fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// Cuts bytes of the slot into parts of at most `each`, for several writers; none of them gets
+    /// the bytes beside `range`. An empty range is one empty part.
+    ///
+    /// # Panics
+    /// If the slot does not have all of `range`, or `each` is 0.
+    pub fn cut(self, range: Range<usize>, each: usize) -> impl Iterator<Item = WritePart> {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {self:?}");
+        let slot = Arc::new(self);
+        let parts = range.len().div_ceil(each).max(1);
+        (0..parts).map(move |part| {
+            let start = range.start + part * each;
+            let range = start..range.end.min(start + each);
+            WritePart { slot: Arc::clone(&slot), range }
+        })
     }
 
     /// The slot as numbers; bytes beyond the last whole one are left out.
@@ -161,6 +186,29 @@ impl DerefMut for WriteGuard {
     }
 }
 
+impl Deref for WritePart {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `cut` has checked that the range lies in the slot, and has given these bytes to
+        // this part alone; the slot's guard, which only parts hold, excludes every other access.
+        unsafe {
+            let first = self.slot.bytes.as_ptr().add(self.range.start);
+            std::slice::from_raw_parts(first, self.range.len())
+        }
+    }
+}
+
+impl DerefMut for WritePart {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; the part is borrowed mutably, and parts do not overlap.
+        unsafe {
+            let first = self.slot.bytes.as_ptr().add(self.range.start);
+            std::slice::from_raw_parts_mut(first, self.range.len())
+        }
+    }
+}
+
 impl Drop for ReadGuard {
     fn drop(&mut self) {
         self.arena.states.leave_reader(self.slot);
@@ -176,6 +224,12 @@ impl Drop for WriteGuard {
 impl fmt::Debug for ReadGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReadGuard(slot {})", self.slot)
+    }
+}
+
+impl fmt::Debug for WritePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WritePart(slot {}, {:?})", self.slot.slot, self.range)
     }
 }
 

@@ -27,8 +27,9 @@ mod memory;
 mod own;
 mod peer;
 
+pub use copy::crc32c;
 pub use error::{ArenaError, PeerArenaError};
-pub use guard::{ReadGuard, WriteGuard};
+pub use guard::{ReadGuard, WriteGuard, WritePart};
 pub use layout::{HEADER_BYTES, Layout, RECORD_BYTES, Shape};
 pub use own::{Arena, ArenaOptions};
 pub use peer::PeerArena;

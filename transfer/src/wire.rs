@@ -6,10 +6,17 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId};
 
 /// Raised whenever a frame or the slot record changes.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 const MAGIC: [u8; 8] = *b"BATNXFER";
-const KIND_FETCH: u16 = 1;
+const KIND_FETCH: u8 = 1;
 const KIND_BLOCK: u16 = 2;
+/// Flag of a request: the last of its batch.
+const LAST: u8 = 1;
+/// Flag of a request: the checksum of a part is not wanted.
+const UNSUMMED: u8 = 2;
+
+/// Requests in one batch, at most.
+pub(crate) const BATCH_REQUESTS: usize = 64;
 
 /// What a caller says first: whom it expects, and that it belongs to the cluster.
 #[derive(Clone)]
@@ -31,7 +38,8 @@ pub(crate) enum Welcome {
     Declined(Refused),
 }
 
-/// The request for one block or a part of it: the descriptor, as it was announced.
+/// The request for one block or a part of it: the descriptor, as it was announced. Requests come in
+/// batches, which are answered as a whole: all heads, then all payloads, then all slot records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fetch {
     /// Repeated in the answer.
@@ -41,9 +49,14 @@ pub(crate) struct Fetch {
     pub(crate) block: BlockDescriptor,
     /// Which bytes of it.
     pub(crate) span: Span,
+    /// Whether the batch ends with it.
+    pub(crate) last: bool,
+    /// Whether the owner is to say the checksum of a part. The caller has another way to check
+    /// where it asks for all parts of a block.
+    pub(crate) summed: bool,
 }
 
-/// The head of an answer. `len` payload bytes and a slot record follow an accepted one.
+/// The head of an answer. `len` payload bytes, and later a slot record, belong to an accepted one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BlockHead {
     /// The number of the request.
@@ -148,12 +161,18 @@ impl Welcome {
 }
 
 impl Fetch {
+    /// A request that is a batch by itself.
+    pub(crate) fn alone(number: u32, block: BlockDescriptor, span: Span) -> Self {
+        Self { number, block, span, last: true, summed: true }
+    }
+
     pub(crate) const BYTES: usize = 72;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
-        let Self { number, block, span } = self;
+        let Self { number, block, span, last, summed } = self;
+        let flags = if last { LAST } else { 0 } | if summed { 0 } else { UNSUMMED };
         let mut out = [0; Self::BYTES];
-        put(&mut out, 0, KIND_FETCH.to_le_bytes());
+        put(&mut out, 0, [KIND_FETCH, flags]);
         put(&mut out, 2, block.group.0.to_le_bytes());
         put(&mut out, 4, number.to_le_bytes());
         put(&mut out, 8, block.incarnation.0.to_le_bytes());
@@ -171,7 +190,8 @@ impl Fetch {
 
     /// `owner` is the worker that is asked.
     pub(crate) fn from_bytes(bytes: &[u8; Self::BYTES], owner: WorkerId) -> Result<Self, Garbled> {
-        if !sealed(bytes) || u16::from_le_bytes(take(bytes, 0)) != KIND_FETCH {
+        let [kind, flags] = take(bytes, 0);
+        if !sealed(bytes) || kind != KIND_FETCH || flags & !(LAST | UNSUMMED) != 0 {
             return Err(Garbled("a request is damaged or of an unknown kind"));
         }
         let block = BlockDescriptor {
@@ -190,7 +210,8 @@ impl Fetch {
             offset: u32::from_le_bytes(take(bytes, 60)),
             len: u32::from_le_bytes(take(bytes, 64)),
         };
-        Ok(Self { number: u32::from_le_bytes(take(bytes, 4)), block, span })
+        let number = u32::from_le_bytes(take(bytes, 4));
+        Ok(Self { number, block, span, last: flags & LAST != 0, summed: flags & UNSUMMED == 0 })
     }
 }
 

@@ -129,6 +129,12 @@ impl Kernel {
     }
 }
 
+/// Continues the CRC32C `crc` over bytes, as fast as this processor can; 0 begins one.
+pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+    // SAFETY: a slice can be read, and nobody writes it while it is borrowed.
+    unsafe { Kernel::best().crc(bytes.as_ptr(), bytes.len(), crc) }
+}
+
 /// Copies by atomic loads of 8 bytes where the source is aligned, of single ones around that.
 ///
 /// # Safety

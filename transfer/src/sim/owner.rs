@@ -154,7 +154,7 @@ impl Owners {
         let worker = owner.context.identity.worker;
         let fetch = Fetch::from_bytes(fetch, worker).ok();
         // A request that cannot be read ends the connection, as it does over tcp.
-        let Some(Fetch { number, block, span }) =
+        let Some(Fetch { number, block, span, .. }) =
             fetch.filter(|_| owner.callers.contains_key(&from))
         else {
             return timeline.send(now, to, from, Packet { flow, body: Body::Reset });

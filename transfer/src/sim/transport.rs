@@ -179,8 +179,7 @@ impl SimTransport {
     }
 
     fn post(&self, node: NodeId, work: &Work, piece: usize, posted: &mut Posted) {
-        let fetch =
-            Fetch { number: piece as u32, block: *work.block(piece), span: work.span(piece) };
+        let fetch = Fetch::alone(piece as u32, *work.block(piece), work.span(piece));
         let post = Post {
             ends: (self.station.node, node),
             fetch,

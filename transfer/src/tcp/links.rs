@@ -1,6 +1,7 @@
 //! Connections to peers: a few per peer, kept between pulls, made anew with increasing patience.
 
 use super::TcpOptions;
+use super::stream::Stream;
 use crate::caller::{Health, accept, lock};
 use crate::guards::Guards;
 use crate::wire::{Hello, Welcome};
@@ -10,7 +11,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,7 +35,7 @@ struct Key {
 struct PeerLinks {
     key: Key,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<TcpStream>>,
+    idle: Mutex<Vec<Stream>>,
     health: Mutex<Health>,
 }
 
@@ -43,7 +43,7 @@ struct PeerLinks {
 /// of an unfinished answer may still come. After a complete answer it can be kept.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// Whether it served an earlier pull, so that it may have died since.
     pub(super) reused: bool,
     peer: Arc<PeerLinks>,
@@ -78,7 +78,7 @@ impl Links {
             .expect("this semaphore is never closed");
         loop {
             let Some(stream) = lock(&peer.idle).pop() else { break };
-            if !fresh && is_quiet(&stream) {
+            if !fresh && stream.is_quiet() {
                 return Ok(Link { stream, reused: true, peer, permit });
             }
         }
@@ -122,12 +122,13 @@ impl Links {
     }
 
     /// Connects and says hello.
-    async fn connect(&self, peer: &PeerLinks, bytes: usize) -> Result<TcpStream, TransferError> {
+    async fn connect(&self, peer: &PeerLinks, bytes: usize) -> Result<Stream, TransferError> {
         let Key { worker, incarnation, address } = peer.key;
-        let mut stream =
+        let stream =
             TcpStream::connect(address).await.map_err(|error| unreachable(peer, error.kind()))?;
         let lost = |error: io::Error| TransferError::lost(&error);
         stream.set_nodelay(true).map_err(lost)?;
+        let mut stream = Stream::Plain(stream);
         let expected = Identity { worker, incarnation };
         let hello = Hello { peer: expected, slot_bytes: bytes as u64, token: self.token.clone() };
         stream.write_all(&hello.to_bytes()).await.map_err(lost)?;
@@ -140,10 +141,4 @@ impl Links {
 
 fn unreachable(peer: &PeerLinks, kind: io::ErrorKind) -> TransferError {
     TransferError::Unreachable { address: peer.key.address.to_string(), kind }
-}
-
-/// An idle connection says nothing; one that does, or has ended, is of no use.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let waiting = stream.try_read(&mut [0; 1]);
-    matches!(waiting, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

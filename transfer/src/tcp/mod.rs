@@ -2,21 +2,29 @@
 //!
 //! Payload passes through no buffer of this process on either side: the owner writes from
 //! [`ReadGuard`](baton_arena::ReadGuard)s, the puller reads into
-//! [`WriteGuard`](baton_arena::WriteGuard)s, several blocks ahead on each of a few connections.
+//! [`WritePart`](baton_arena::WritePart)s, a window of bytes ahead on each of a few connections.
 
+mod answer;
+mod batch;
 mod fetch;
+mod job;
 mod links;
 mod server;
+mod stream;
 
 pub use server::Server;
 
 use crate::flight::{Report, Work};
 use crate::guards::Guards;
-use crate::{BackOff, InFlight, Local, Op, Peer, Pull, TransferError, Transport, TransportKind};
+use crate::{BackOff, InFlight, Local, Peer, Pull, TransferError, Transport, TransportKind};
 use fetch::Fetcher;
+use job::Job;
 use links::Links;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Bounds of the pulling side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,8 +33,11 @@ pub struct TcpOptions {
     pub connections_per_peer: usize,
     /// A pull takes another connection for every so many bytes.
     pub bytes_per_connection: u64,
-    /// Requests that are on their way on one connection before the first is answered.
-    pub window: usize,
+    /// Bytes that are asked for on one connection and have not come yet. It should exceed what the
+    /// link carries in a round trip, divided by the connections; more fills memory and caches.
+    pub window_bytes: usize,
+    /// Blocks longer than this are asked for in parts, which share the connections.
+    pub part_bytes: usize,
     /// Peers at once.
     pub peers: usize,
     /// How long connecting and saying hello may take.
@@ -40,7 +51,8 @@ impl Default for TcpOptions {
         Self {
             connections_per_peer: 4,
             bytes_per_connection: 4 << 20,
-            window: 16,
+            window_bytes: 2 << 20,
+            part_bytes: 1 << 20,
             peers: 1024,
             connect: Duration::from_secs(2),
             back_off: BackOff::default(),
@@ -75,24 +87,24 @@ impl Transport for Tcp {
     }
 
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
+        let Local { arena, counters, tasks, shutdown, .. } = &self.local;
+        let TcpOptions { bytes_per_connection, connections_per_peer, .. } = self.options;
         let work = Work::new(peer, pulls, deadline, &self.local, self.guards);
-        let connections = work.bytes().div_ceil(self.options.bytes_per_connection.max(1));
-        let most = self.options.connections_per_peer.max(1) as u64;
-        let works = work.split(connections.clamp(1, most) as usize);
-        let cancel = self.local.shutdown.child_token();
-        let (flight, reports) = InFlight::new(works.len(), cancel.clone());
-        for (work, report) in works.into_iter().zip(reports) {
-            let fetcher = Fetcher {
-                arena: self.local.arena.clone(),
-                counters: self.local.counters.clone(),
-                links: Arc::clone(&self.links),
-                peer: peer.clone(),
-                window: self.options.window.max(1),
-                guards: self.guards,
-            };
-            let cancelled = cancel.clone().cancelled_owned();
-            self.local.tasks.spawn(run(fetcher, work, report, cancelled));
-        }
+        let connections = work.bytes().div_ceil(bytes_per_connection.max(1));
+        let connections = connections.clamp(1, connections_per_peer.max(1) as u64);
+        let deadline = work.deadline();
+        let counters = counters.clone();
+        let job = Job::new(work, arena, self.options.part_bytes, counters, self.guards);
+        let fetcher = Fetcher {
+            job: Arc::new(job),
+            links: Arc::clone(&self.links),
+            peer: peer.clone(),
+            slot_bytes: arena.slot_bytes(),
+            window_bytes: self.options.window_bytes,
+        };
+        let cancel = shutdown.child_token();
+        let (flight, report) = InFlight::single(cancel.clone());
+        tasks.spawn(run(fetcher, connections, deadline, report, cancel));
         flight
     }
 }
@@ -100,18 +112,42 @@ impl Transport for Tcp {
 /// Fetches until done, out of time or unwanted, then gives the leases back.
 async fn run(
     fetcher: Fetcher,
-    mut work: Work,
+    connections: u64,
+    deadline: Instant,
     report: Report,
-    cancelled: impl Future<Output = ()>,
+    cancel: CancellationToken,
 ) {
-    let deadline = work.deadline();
-    // The future that writes is gone when this statement ends, whichever branch was taken.
+    let job = Arc::clone(&fetcher.job);
+    let fetcher = Arc::new(fetcher);
+    let mut others = JoinSet::new();
+    for _ in 1..connections {
+        let fetcher = Arc::clone(&fetcher);
+        others.spawn(async move { fetcher.fetch().await });
+    }
     let error = tokio::select! {
         biased;
-        () = cancelled => TransferError::Cancelled,
-        outcome = fetcher.fetch(&mut work) => outcome.err().unwrap_or(TransferError::Cancelled),
+        () = cancel.cancelled() => TransferError::Cancelled,
+        error = all(&fetcher, &mut others) => error,
         () = tokio::time::sleep_until(deadline) => TransferError::Deadline,
     };
-    fetcher.counters.failed(TransportKind::Tcp, Op::Pull, work.failures());
-    report.send(work.finish(&error));
+    // The futures that write are gone, or joined here, whichever branch was taken.
+    others.shutdown().await;
+    drop(fetcher);
+    let job = Arc::into_inner(job).expect("whoever shared the job has ended");
+    report.send(job.finish(&error));
+}
+
+/// Fetches over all connections. An error of one stands for what has no result at the end: what
+/// was on its way there, and everything if all have failed.
+async fn all(fetcher: &Fetcher, others: &mut JoinSet<Result<(), TransferError>>) -> TransferError {
+    let mut error = fetcher.fetch().await.err();
+    while let Some(joined) = others.join_next().await {
+        match joined {
+            Ok(outcome) => error = error.or(outcome.err()),
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            // The runtime is being shut down.
+            Err(_) => {}
+        }
+    }
+    error.unwrap_or(TransferError::Cancelled)
 }

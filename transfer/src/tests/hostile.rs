@@ -301,7 +301,7 @@ async fn a_request_that_is_none_ends_its_connection_alone() {
     let rig = Rig::new(TransportKind::Tcp).await;
     let block = rig.owner.publish(1, 4096);
     assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
-    let mut damaged = Fetch { number: 0, block, span: Span::whole(&block) }.to_bytes();
+    let mut damaged = Fetch::alone(0, block, Span::whole(&block)).to_bytes();
     damaged[20] ^= 1;
     for request in [[0xff; Fetch::BYTES], damaged] {
         let mut caller = Caller::connect(&rig.place);
@@ -324,7 +324,7 @@ async fn a_caller_that_does_not_read_loses_its_pin() {
     let block = owner.publish(1, BYTES);
     let mut caller = Caller::connect(&place);
     caller.say(&Hello { peer: identity(), slot_bytes: BYTES as u64, token: token() }.to_bytes());
-    caller.say(&Fetch { number: 0, block, span: Span::whole(&block) }.to_bytes());
+    caller.say(&Fetch::alone(0, block, Span::whole(&block)).to_bytes());
     let unpinned = async {
         // The lease is one pin, the sender's guard is another.
         while owner.store.arena.guards() == 0 {

@@ -80,9 +80,7 @@ async fn a_block_that_is_being_sent_is_not_reused() {
         let hello = Hello { peer, slot_bytes: BYTES as u64, token: token() };
         socket.write_all(&hello.to_bytes()).unwrap();
         socket.read_exact(&mut [0; Welcome::BYTES]).unwrap();
-        socket
-            .write_all(&Fetch { number: 0, block, span: Span::whole(&block) }.to_bytes())
-            .unwrap();
+        socket.write_all(&Fetch::alone(0, block, Span::whole(&block)).to_bytes()).unwrap();
         let mut head = [0; BlockHead::BYTES];
         socket.read_exact(&mut head).unwrap();
         // More than the sockets hold, so the owner is in the middle of it.

@@ -42,7 +42,7 @@ fn the_hello_is_pinned() {
     let hello = Hello { peer: identity(), slot_bytes: 0x9897_9695_9493_9291, token };
     let golden = concat!(
         "4241544e58464552",                                                 // "BATNXFER"
-        "02000000",                                                         // version
+        "03000000",                                                         // version
         "01020304",                                                         // worker
         "1112131415161718",                                                 // incarnation
         "9192939495969798",                                                 // slot_bytes
@@ -58,7 +58,7 @@ fn the_welcome_is_pinned() {
     let accepted = Welcome::Accepted { identity: identity(), slots, slot_bytes };
     let golden = concat!(
         "4241544e58464552", // "BATNXFER"
-        "02000000",         // version
+        "03000000",         // version
         "0000",             // status
         "0000",             // reserved
         "01020304",         // worker
@@ -69,7 +69,7 @@ fn the_welcome_is_pinned() {
     );
     assert_eq!(body(accepted.to_bytes()), golden);
     let declined = Welcome::Declined(Refused::Incarnation);
-    let golden = format!("4241544e58464552020000000400{}", "00".repeat(30));
+    let golden = format!("4241544e58464552030000000400{}", "00".repeat(30));
     assert_eq!(body(declined.to_bytes()), golden);
 }
 
@@ -79,9 +79,12 @@ fn the_request_is_pinned() {
         number: 0x0807_0605,
         block: block(),
         span: Span { offset: 0x9493_9291, len: 0xa4a3_a2a1 },
+        last: true,
+        summed: true,
     };
     let golden = concat!(
-        "0100",                             // kind
+        "01",                               // kind
+        "01",                               // flags
         "6162",                             // group
         "05060708",                         // number
         "1112131415161718",                 // incarnation
@@ -95,6 +98,11 @@ fn the_request_is_pinned() {
         "a1a2a3a4",                         // span: bytes
     );
     assert_eq!(body(fetch.to_bytes()), golden);
+    for (last, summed, flags) in [(false, true, "00"), (false, false, "02"), (true, false, "03")] {
+        let flagged = Fetch { last, summed, ..fetch };
+        assert_eq!(body(flagged.to_bytes())[2..4], *flags);
+        assert_eq!(Fetch::from_bytes(&flagged.to_bytes(), OWNER), Ok(flagged));
+    }
 }
 
 #[test]
@@ -131,7 +139,7 @@ fn the_status_codes_are_pinned() {
     }
     let known = (0..=u16::MAX).filter_map(Refused::from_code).count();
     assert_eq!(known, codes.len());
-    assert_eq!(VERSION, 2);
+    assert_eq!(VERSION, 3);
 }
 
 /// The record travels as it stands in memory: kv's format, under this wire version.
@@ -183,6 +191,8 @@ proptest! {
                 number,
                 block: BlockDescriptor { slot, generation, lease, len, crc, ..block() },
                 span: Span { offset, len: part },
+                last: part % 2 == 0,
+                summed: crc % 2 == 0,
             };
         prop_assert_eq!(Fetch::from_bytes(&fetch.to_bytes(), OWNER), Ok(fetch));
     }

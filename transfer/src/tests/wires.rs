@@ -150,7 +150,8 @@ impl Place {
             TransportKind::Tcp => {
                 let options = TcpOptions {
                     bytes_per_connection: 1 << 20,
-                    window: 4,
+                    window_bytes: 512 << 10,
+                    part_bytes: 100_000,
                     back_off,
                     ..TcpOptions::default()
                 };
