@@ -135,7 +135,7 @@ impl WriteGuard {
         let parts = range.len().div_ceil(each).max(1);
         (0..parts).map(move |part| {
             let start = range.start + part * each;
-            let range = start..range.end.min(start + each);
+            let range = start..range.end.min(start.saturating_add(each));
             WritePart { slot: Arc::clone(&slot), range }
         })
     }

@@ -257,3 +257,34 @@ fn payload_that_is_written_before_a_record_is_seen_before_it() {
         assert_eq!(compared, 2000);
     });
 }
+
+#[test]
+fn parts_of_a_slot_do_not_overlap_and_keep_it_until_the_last_is_gone() {
+    let arena = Arena::create(ArenaOptions { slots: 2, slot_bytes: 1000, name: "parts" }).unwrap();
+    arena.write(1).fill(9);
+    let mut parts: Vec<_> = arena.write(1).cut(100..950, 300).collect();
+    assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [300, 300, 250]);
+    std::thread::scope(|scope| {
+        for (i, part) in parts.iter_mut().enumerate() {
+            scope.spawn(move || part.fill(i as u8));
+        }
+    });
+    while let Some(part) = parts.pop() {
+        assert!(arena.try_read(1).is_none() && arena.try_write(1).is_none());
+        drop(part);
+    }
+    let right = [vec![9; 100], vec![0; 300], vec![1; 300], vec![2; 250], vec![9; 50]].concat();
+    assert!(arena.read(1)[..] == right);
+    for (range, each) in [(0..0, 5), (1000..1000, 1), (7..1000, usize::MAX)] {
+        let parts: Vec<_> = arena.write(0).cut(range.clone(), each).collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [range.len()]);
+    }
+    assert_eq!(arena.guards(), 0);
+}
+
+#[test]
+#[should_panic(expected = "of WriteGuard")]
+fn parts_that_a_slot_does_not_have_are_not_cut() {
+    let arena = Arena::create(ArenaOptions { slots: 1, slot_bytes: 10, name: "parts" }).unwrap();
+    drop(arena.write(0).cut(5..11, 1));
+}

@@ -21,6 +21,7 @@ pub(super) async fn serve(stream: &mut Stream, host: &Host) -> io::Result<()> {
     // Records are read after their payloads were sent. They go out together with the next batch,
     // or alone behind the last one.
     let mut records = Vec::new();
+    let mut sent = 0;
     loop {
         let batch = match requests.next(host)? {
             Some(batch) => batch,
@@ -42,9 +43,12 @@ pub(super) async fn serve(stream: &mut Stream, host: &Host) -> io::Result<()> {
                 continue;
             }
         };
-        answer(stream, host, &batch, &mut records).await?;
-        // A peer whose requests never cease leaves room for other tasks between batches.
-        tokio::task::consume_budget().await;
+        sent += answer(stream, host, &batch, &mut records).await?;
+        // A peer whose requests never cease leaves room for other tasks.
+        if sent >= super::YIELD_BYTES {
+            sent = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -89,7 +93,8 @@ impl Requests {
     }
 
     async fn read(&mut self, stream: &mut Stream) -> io::Result<()> {
-        self.filled += stream.read(&mut [IoSliceMut::new(&mut self.buffer[self.filled..])]).await?;
+        let mut room = [IoSliceMut::new(&mut self.buffer[self.filled..])];
+        self.filled += stream.read(&mut room, 1).await?;
         Ok(())
     }
 }
@@ -102,13 +107,13 @@ struct Held {
 }
 
 /// Sends the records of the batch before, then heads and payloads of this one. Its records, which
-/// are read when the system has taken its payloads, come to lie in `records`.
+/// are read when the system has taken its payloads, come to lie in `records`. The payload bytes.
 async fn answer(
     stream: &mut Stream,
     host: &Host,
     batch: &[Fetch],
     records: &mut Vec<u8>,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let context = &host.context;
     let mut heads = Vec::with_capacity(batch.len() * BlockHead::BYTES);
     let mut held = Vec::with_capacity(batch.len());
@@ -136,7 +141,7 @@ async fn answer(
         context.counters.moved(TransportKind::Tcp, Op::Serve, len, direct);
     }
     debug_assert_eq!(records.len(), held.len() * RECORD_BYTES);
-    Ok(())
+    Ok(held.iter().map(|held| held.span.range().len()).sum())
 }
 
 /// Holds what a request names in place, if all of it still holds.

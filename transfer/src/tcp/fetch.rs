@@ -75,11 +75,15 @@ impl Fetcher {
         }
         if let Some(batch) = asked.batches.pop_front() {
             asked.bytes -= batch.bytes();
+            asked.answered += batch.bytes();
             asked.units -= batch.units();
             batch.settle(&self.job, link.stream.is_direct());
         }
-        // A connection whose answers never cease leaves room for other tasks between batches.
-        tokio::task::consume_budget().await;
+        // A connection on which there always is something to read leaves room for other tasks.
+        if asked.answered >= super::YIELD_BYTES {
+            asked.answered = 0;
+            tokio::task::yield_now().await;
+        }
         Ok(true)
     }
 
@@ -111,6 +115,8 @@ struct Asked {
     batches: VecDeque<Batch>,
     bytes: usize,
     units: usize,
+    /// Bytes that came since other tasks had their turn.
+    answered: usize,
     /// Number of the next request.
     next: u32,
     /// Whether anything was answered.
@@ -131,7 +137,9 @@ impl Asked {
         {
             second.offer_heads(&mut slices);
         }
-        let read = link.stream.read(&mut slices).await;
+        // The heads of what was asked for, and what accepted ones announced, will come.
+        let certain = slices.iter().map(|slice| slice.len()).sum();
+        let read = link.stream.read(&mut slices, certain).await;
         let read = read.map_err(|error| TransferError::lost(&error))?;
         self.heard = true;
         let beyond = first.advance(read);

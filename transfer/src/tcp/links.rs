@@ -128,7 +128,7 @@ impl Links {
             TcpStream::connect(address).await.map_err(|error| unreachable(peer, error.kind()))?;
         let lost = |error: io::Error| TransferError::lost(&error);
         stream.set_nodelay(true).map_err(lost)?;
-        let mut stream = Stream::Plain(stream);
+        let mut stream = Stream::plain(stream);
         let expected = Identity { worker, incarnation };
         let hello = Hello { peer: expected, slot_bytes: bytes as u64, token: self.token.clone() };
         stream.write_all(&hello.to_bytes()).await.map_err(lost)?;

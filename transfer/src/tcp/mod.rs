@@ -11,6 +11,7 @@ mod job;
 mod links;
 mod server;
 mod stream;
+mod tune;
 
 pub use server::Server;
 
@@ -25,6 +26,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A task that always has something to read or write lets others have their turn after so many
+/// bytes: well below a millisecond's worth.
+const YIELD_BYTES: usize = 2 << 20;
 
 /// Bounds of the pulling side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -77,7 +77,7 @@ async fn accept(listener: TcpListener, host: Arc<Host>) {
 async fn connection(stream: TcpStream, host: Arc<Host>, seat: Seat) {
     let outcome = async {
         stream.set_nodelay(true)?;
-        let mut stream = Stream::Plain(stream);
+        let mut stream = Stream::plain(stream);
         timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await??;
         serve(&mut stream, &host).await
     };

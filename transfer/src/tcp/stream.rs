@@ -1,5 +1,6 @@
 //! A connection, encrypted or not: gathered writes and scattered reads.
 
+use super::tune;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
@@ -8,13 +9,24 @@ use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+/// A reader is woken when so many bytes are there: a good part of what is then read at once.
+const WAKE_BYTES: usize = 128 << 10;
+
 /// A connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// The system reads and writes the memory that it is given.
-    Plain(TcpStream),
+    Plain(Plain),
     /// Everything passes through buffers, where it is encrypted and decrypted.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection that is not encrypted.
+#[derive(Debug)]
+pub(super) struct Plain {
+    socket: TcpStream,
+    /// How many bytes wake the reader.
+    wakes_at: usize,
 }
 
 /// Whether more will be written at once, so that the last bytes may wait for it.
@@ -22,6 +34,24 @@ pub(super) enum Stream {
 pub(super) enum More {
     Follows,
     No,
+}
+
+impl Plain {
+    /// Reads what there is. `certain`: so many bytes will come, so that it is of no use to be woken
+    /// for a few of them.
+    async fn read(&mut self, into: &mut [IoSliceMut<'_>], certain: usize) -> io::Result<usize> {
+        loop {
+            match self.socket.try_read_vectored(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            let wake_at = certain.clamp(1, WAKE_BYTES);
+            if self.wakes_at != wake_at && tune::wake_at(&self.socket, wake_at) {
+                self.wakes_at = wake_at;
+            }
+            self.socket.readable().await?;
+        }
+    }
 }
 
 impl Stream {
@@ -34,24 +64,28 @@ impl Stream {
     /// ended, is of no use.
     pub(super) fn is_quiet(&self) -> bool {
         let stream = match self {
-            Self::Plain(stream) => stream,
+            Self::Plain(stream) => &stream.socket,
             Self::Tls(stream) => stream.get_ref().0,
         };
         let waiting = stream.try_read(&mut [0; 1]);
         matches!(waiting, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// A connection that is not encrypted.
+    pub(super) fn plain(socket: TcpStream) -> Self {
+        tune::unpace(&socket);
+        Self::Plain(Plain { socket, wakes_at: 1 })
+    }
+
     /// Reads what there is, at least one byte, into the buffers from the first one on. They must
-    /// have room.
-    pub(super) async fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    /// have room. `certain` bytes will come, or the connection ends.
+    pub(super) async fn read(
+        &mut self,
+        into: &mut [IoSliceMut<'_>],
+        certain: usize,
+    ) -> io::Result<usize> {
         let read = match self {
-            Self::Plain(stream) => loop {
-                stream.readable().await?;
-                match stream.try_read_vectored(into) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    other => break other?,
-                }
-            },
+            Self::Plain(stream) => stream.read(into, certain).await?,
             Self::Tls(stream) => std::future::poll_fn(|cx| scatter(stream, into, cx)).await?,
         };
         if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
@@ -60,7 +94,7 @@ impl Stream {
     /// The same, of what is there already; `None` if that is nothing.
     pub(super) fn read_now(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         let read = match self {
-            Self::Plain(stream) => stream.try_read(into),
+            Self::Plain(stream) => stream.socket.try_read(into),
             // What has been decrypted is known to the reader only; it will be asked.
             Self::Tls(_) => return Ok(None),
         };
@@ -75,7 +109,8 @@ impl Stream {
     /// Reads until the buffer is full.
     pub(super) async fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
-            let read = self.read(&mut [IoSliceMut::new(into)]).await?;
+            let certain = into.len();
+            let read = self.read(&mut [IoSliceMut::new(into)], certain).await?;
             into = &mut into[read..];
         }
         Ok(())
@@ -93,7 +128,8 @@ impl Stream {
         while !parts.is_empty() {
             let written = match self {
                 Self::Plain(stream) => {
-                    stream.async_io(Interest::WRITABLE, || gather(stream, parts, more)).await?
+                    let socket = &stream.socket;
+                    socket.async_io(Interest::WRITABLE, || gather(socket, parts, more)).await?
                 }
                 Self::Tls(stream) => stream.write_vectored(parts).await?,
             };

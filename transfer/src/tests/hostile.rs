@@ -350,7 +350,7 @@ async fn a_request_for_bytes_behind_a_block_is_refused() {
     caller.say(&hello());
     let spans = [(0, 4097), (4096, 1), (u32::MAX, 1), (1, u32::MAX), (0, 0), (4095, 1)];
     for (number, (offset, len)) in (0..).zip(spans) {
-        caller.say(&Fetch { number, block, span: Span { offset, len } }.to_bytes());
+        caller.say(&Fetch::alone(number, block, Span { offset, len }).to_bytes());
     }
     let Caller::Tcp(socket) = &mut caller else { panic!("not tcp") };
     let mut heard = [0; Welcome::BYTES + 6 * BlockHead::BYTES + 1 + 64];
