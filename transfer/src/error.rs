@@ -1,6 +1,6 @@
 //! Why a block did not arrive.
 
-use crate::TransportKind;
+use crate::{TransportKind, tcp};
 use baton_kv::record::RecordError;
 use baton_proto::ids::{Generation, Incarnation, WorkerId};
 use std::io;
@@ -79,6 +79,12 @@ pub enum TransferError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+    /// No encrypted connection came to be, or it broke.
+    #[error("TLS with the peer failed: {why}")]
+    Tls {
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The peer says things that no Baton of this version says.
     #[error("the peer broke the protocol: {what}")]
     Protocol {
@@ -120,6 +126,9 @@ pub enum Refused {
     /// A frame was not understood.
     #[error("it did not understand a frame")]
     Malformed,
+    /// It accepts encrypted connections only.
+    #[error("it accepts encrypted connections only: give this side a certificate too")]
+    Tls,
     /// The lease is unknown, released or over.
     #[error("the lease is unknown, released or over")]
     Lease,
@@ -141,7 +150,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    const CODES: [(Self, u16); 13] = [
+    const CODES: [(Self, u16); 14] = [
         (Self::Version, 1),
         (Self::Token, 2),
         (Self::Worker, 3),
@@ -149,6 +158,7 @@ impl Refused {
         (Self::Busy, 5),
         (Self::SlotBytes, 6),
         (Self::Malformed, 7),
+        (Self::Tls, 8),
         (Self::Lease, 16),
         (Self::Slot, 17),
         (Self::Generation, 18),
@@ -212,11 +222,15 @@ impl TransferError {
                 | Self::TooManyPeers { .. }
                 | Self::Lost { .. }
                 | Self::Protocol { .. }
-                | Self::Refused(Refused::Busy)
+                | Self::Tls { .. }
+                | Self::Refused(Refused::Busy | Refused::Tls)
         )
     }
 
     pub(crate) fn lost(error: &io::Error) -> Self {
-        Self::Lost { kind: error.kind() }
+        match tcp::explain(error) {
+            Some(why) => Self::Tls { why },
+            None => Self::Lost { kind: error.kind() },
+        }
     }
 }

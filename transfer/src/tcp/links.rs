@@ -2,6 +2,7 @@
 
 use super::TcpOptions;
 use super::stream::Stream;
+use super::tls::TlsIdentity;
 use crate::caller::{Health, accept, lock};
 use crate::guards::Guards;
 use crate::wire::{Hello, Welcome};
@@ -19,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Links {
     token: Token,
     options: TcpOptions,
+    tls: Option<TlsIdentity>,
     guards: Guards,
     peers: Mutex<HashMap<Key, Arc<PeerLinks>>>,
 }
@@ -59,8 +61,13 @@ impl Link {
 }
 
 impl Links {
-    pub(super) fn new(token: Token, options: TcpOptions, guards: Guards) -> Self {
-        Self { token, options, guards, peers: Mutex::default() }
+    pub(super) fn new(
+        token: Token,
+        options: TcpOptions,
+        tls: Option<TlsIdentity>,
+        guards: Guards,
+    ) -> Self {
+        Self { token, options, tls, guards, peers: Mutex::default() }
     }
 
     /// A connection to the peer, waiting while as many as allowed are in use. `fresh`: none that
@@ -128,7 +135,8 @@ impl Links {
             TcpStream::connect(address).await.map_err(|error| unreachable(peer, error.kind()))?;
         let lost = |error: io::Error| TransferError::lost(&error);
         stream.set_nodelay(true).map_err(lost)?;
-        let mut stream = Stream::plain(stream);
+        let mut stream =
+            Stream::calling(stream, address.ip(), self.tls.as_ref()).await.map_err(lost)?;
         let expected = Identity { worker, incarnation };
         let hello = Hello { peer: expected, slot_bytes: bytes as u64, token: self.token.clone() };
         stream.write_all(&hello.to_bytes()).await.map_err(lost)?;

@@ -3,6 +3,7 @@
 //! Payload passes through no buffer of this process on either side: the owner writes from
 //! [`ReadGuard`](baton_arena::ReadGuard)s, the puller reads into
 //! [`WritePart`](baton_arena::WritePart)s, a window of bytes ahead on each of a few connections.
+//! With TLS it passes through the buffers in which it is encrypted.
 
 mod answer;
 mod batch;
@@ -11,9 +12,12 @@ mod job;
 mod links;
 mod server;
 mod stream;
+mod tls;
 mod tune;
 
 pub use server::Server;
+pub(crate) use tls::explain;
+pub use tls::{TlsError, TlsFile, TlsFiles, TlsIdentity};
 
 use crate::flight::{Report, Work};
 use crate::guards::Guards;
@@ -77,11 +81,22 @@ pub struct Tcp {
 impl Tcp {
     /// A transport that writes to `local`'s arena.
     pub fn new(local: Local, options: TcpOptions) -> Self {
-        Self::guarded(local, options, Guards::default())
+        Self::with_tls(local, options, None)
     }
 
-    pub(crate) fn guarded(local: Local, options: TcpOptions, guards: Guards) -> Self {
-        let links = Arc::new(Links::new(local.token.clone(), options, guards));
+    /// The same, over encrypted connections if there is an identity. Only owners that have one too
+    /// can be reached then.
+    pub fn with_tls(local: Local, options: TcpOptions, tls: Option<TlsIdentity>) -> Self {
+        Self::guarded(local, options, tls, Guards::default())
+    }
+
+    pub(crate) fn guarded(
+        local: Local,
+        options: TcpOptions,
+        tls: Option<TlsIdentity>,
+        guards: Guards,
+    ) -> Self {
+        let links = Arc::new(Links::new(local.token.clone(), options, tls, guards));
         Self { local, links, options, guards }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::answer::serve;
 use super::stream::Stream;
-use crate::ServeContext;
+use super::tls::TlsIdentity;
 use crate::guards::Guards;
 use crate::serve::{Seat, Seats, ServeLimits, judge};
 use crate::wire::{Hello, Welcome};
+use crate::{Refused, ServeContext};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,18 +30,29 @@ impl Server {
         context: ServeContext,
         limits: ServeLimits,
     ) -> io::Result<Self> {
-        Self::guarded(address, context, limits, Guards::default()).await
+        Self::with_tls(address, context, limits, None).await
+    }
+
+    /// The same; with an identity, only over encrypted connections.
+    pub async fn with_tls(
+        address: SocketAddr,
+        context: ServeContext,
+        limits: ServeLimits,
+        tls: Option<TlsIdentity>,
+    ) -> io::Result<Self> {
+        Self::guarded(address, context, limits, tls, Guards::default()).await
     }
 
     pub(crate) async fn guarded(
         address: SocketAddr,
         context: ServeContext,
         limits: ServeLimits,
+        tls: Option<TlsIdentity>,
         guards: Guards,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let host = Arc::new(Host { context, limits, guards });
+        let host = Arc::new(Host { context, limits, tls, guards });
         host.context.tasks.spawn(accept(listener, Arc::clone(&host)));
         Ok(Self { address })
     }
@@ -54,6 +66,7 @@ impl Server {
 pub(super) struct Host {
     pub(super) context: ServeContext,
     pub(super) limits: ServeLimits,
+    tls: Option<TlsIdentity>,
     pub(super) guards: Guards,
 }
 
@@ -74,11 +87,14 @@ async fn accept(listener: TcpListener, host: Arc<Host>) {
     }
 }
 
-async fn connection(stream: TcpStream, host: Arc<Host>, seat: Seat) {
+async fn connection(socket: TcpStream, host: Arc<Host>, seat: Seat) {
     let outcome = async {
-        stream.set_nodelay(true)?;
-        let mut stream = Stream::plain(stream);
-        timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await??;
+        socket.set_nodelay(true)?;
+        let greeted = async {
+            let mut stream = Stream::called(socket, host.tls.as_ref()).await?;
+            greet(&mut stream, &seat, &host).await.map(|()| stream)
+        };
+        let mut stream = timeout(host.limits.hello, greeted).await??;
         serve(&mut stream, &host).await
     };
     if let Err(error) = outcome.await {
@@ -90,10 +106,17 @@ async fn connection(stream: TcpStream, host: Arc<Host>, seat: Seat) {
 async fn greet(stream: &mut Stream, seat: &Seat, host: &Host) -> io::Result<()> {
     let mut hello = [0; Hello::BYTES];
     stream.read_exact(&mut hello).await?;
-    match judge(&hello, seat, &host.context, host.guards) {
+    let judged = match (stream.is_direct(), &host.tls) {
+        (true, Some(_)) => Err(Refused::Tls),
+        _ => judge(&hello, seat, &host.context, host.guards),
+    };
+    match judged {
         Ok(welcome) => stream.write_all(&welcome.to_bytes()).await,
         Err(refused) => {
             stream.write_all(&Welcome::Declined(refused).to_bytes()).await?;
+            // What a caller said beyond a hello must not keep it from hearing the answer, as the
+            // reset would with which the system closes a connection that has bytes left.
+            let _ = stream.read_now(&mut [0; 4096]);
             Err(io::Error::new(io::ErrorKind::PermissionDenied, refused))
         }
     }

@@ -1,8 +1,10 @@
 //! A connection, encrypted or not: gathered writes and scattered reads.
 
+use super::tls::TlsIdentity;
 use super::tune;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
@@ -11,6 +13,9 @@ use tokio_rustls::TlsStream;
 
 /// A reader is woken when so many bytes are there: a good part of what is then read at once.
 const WAKE_BYTES: usize = 128 << 10;
+
+/// The first byte of every TLS connection, which no hello begins with; RFC 8446, section 5.1.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// A connection.
 #[derive(Debug)]
@@ -71,9 +76,32 @@ impl Stream {
         matches!(waiting, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// A connection that is not encrypted.
-    pub(super) fn plain(socket: TcpStream) -> Self {
+    /// A connection to `address`, encrypted if there is an identity.
+    pub(super) async fn calling(
+        socket: TcpStream,
+        address: IpAddr,
+        tls: Option<&TlsIdentity>,
+    ) -> io::Result<Self> {
+        match tls {
+            Some(tls) => Ok(Self::Tls(Box::new(tls.connect(address, socket).await?))),
+            None => Ok(Self::plain(socket)),
+        }
+    }
+
+    /// A connection from somebody, encrypted if there is an identity and the caller begins so. One
+    /// who does not gets to hear why that is not enough.
+    pub(super) async fn called(socket: TcpStream, tls: Option<&TlsIdentity>) -> io::Result<Self> {
         tune::unpace(&socket);
+        if let Some(tls) = tls {
+            let mut first = [0];
+            if socket.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE {
+                return Ok(Self::Tls(Box::new(tls.accept(socket).await?)));
+            }
+        }
+        Ok(Self::plain(socket))
+    }
+
+    fn plain(socket: TcpStream) -> Self {
         Self::Plain(Plain { socket, wakes_at: 1 })
     }
 

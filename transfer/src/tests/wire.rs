@@ -126,6 +126,7 @@ fn the_status_codes_are_pinned() {
         (Refused::Busy, 5),
         (Refused::SlotBytes, 6),
         (Refused::Malformed, 7),
+        (Refused::Tls, 8),
         (Refused::Lease, 16),
         (Refused::Slot, 17),
         (Refused::Generation, 18),

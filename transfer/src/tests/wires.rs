@@ -129,7 +129,8 @@ impl Place {
                 shm::Server::guarded(&self.shm, context, limits, guards).await.unwrap();
             }
             TransportKind::Tcp => {
-                let server = tcp::Server::guarded(self.tcp, context, limits, guards).await.unwrap();
+                let server =
+                    tcp::Server::guarded(self.tcp, context, limits, None, guards).await.unwrap();
                 self.tcp = server.local_addr();
             }
             TransportKind::Sim => {
@@ -155,7 +156,7 @@ impl Place {
                     back_off,
                     ..TcpOptions::default()
                 };
-                Box::new(tcp::Tcp::guarded(local, options, guards))
+                Box::new(tcp::Tcp::guarded(local, options, None, guards))
             }
             TransportKind::Sim => {
                 let network = self.sim.as_ref().unwrap();
