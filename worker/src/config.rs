@@ -92,6 +92,8 @@ pub struct TransferConfig {
     pub prefer: Preferred,
     /// Peers connected at a time.
     pub connections: usize,
+    /// Encryption of what travels over tcp.
+    pub tls: TlsConfig,
     /// RDMA.
     pub verbs: VerbsConfig,
 }
@@ -103,8 +105,29 @@ impl Default for TransferConfig {
             shm_dir: PathBuf::new(),
             prefer: Preferred::Shm,
             connections: 256,
+            tls: TlsConfig::default(),
             verbs: VerbsConfig::default(),
         }
+    }
+}
+
+/// `[transfer.tls]`: files in PEM, all of them or none. With them blocks travel over tcp encrypted,
+/// and only to and from workers that show a certificate of the same authority.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The worker's certificate, and those between it and the authority's.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Certificates of the cluster's authority.
+    pub ca: PathBuf,
+}
+
+impl TlsConfig {
+    /// Whether there is anything to show.
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
     }
 }
 
@@ -193,18 +216,35 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
             return Err(config.refuse(key, "at least 1", found));
         }
     }
-    let blocks_at = common.transfer.tcp_listen;
-    if blocks_at.ip().is_unspecified() && common.insecure_plaintext {
+    check_transfer(config, common.transfer, common.insecure_plaintext)?;
+    if model.engine == EngineKind::Scripted && model.script.as_os_str().is_empty() {
+        return Err(config.refuse("model.script", "the script that the engine plays", "\"\""));
+    }
+    Ok(())
+}
+
+fn check_transfer<T>(
+    config: &Layered<T>,
+    transfer: &TransferConfig,
+    insecure_plaintext: bool,
+) -> Result<(), ConfigError> {
+    let TlsConfig { cert, key, ca } = &transfer.tls;
+    let files = [("transfer.tls.cert", cert), ("transfer.tls.key", key), ("transfer.tls.ca", ca)];
+    if files.iter().any(|(_, path)| !path.as_os_str().is_empty())
+        && let Some((name, _)) = files.iter().find(|(_, path)| path.as_os_str().is_empty())
+    {
+        return Err(config.refuse(name, "a file, as the other two of `transfer.tls` have", "\"\""));
+    }
+    let blocks_at = transfer.tcp_listen;
+    let reachable = insecure_plaintext || transfer.tls.is_on();
+    if blocks_at.ip().is_unspecified() && reachable {
         let expected = "the one address that peers reach: it is what they are told";
         return Err(config.refuse("transfer.tcp_listen", expected, blocks_at));
     }
-    if !blocks_at.ip().is_loopback() && !common.insecure_plaintext {
-        let expected =
-            "a loopback address, as there is no TLS, or `serve.insecure_plaintext = true`";
+    if !blocks_at.ip().is_loopback() && !reachable {
+        let expected = "a loopback address, or certificates in `transfer.tls`, or \
+                        `serve.insecure_plaintext = true`";
         return Err(config.refuse("transfer.tcp_listen", expected, blocks_at));
-    }
-    if model.engine == EngineKind::Scripted && model.script.as_os_str().is_empty() {
-        return Err(config.refuse("model.script", "the script that the engine plays", "\"\""));
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! The transports of a worker: what it serves its blocks by, and what it pulls others' blocks with.
 
 use crate::blocks::Blocks;
-use crate::config::{Common, TransferConfig};
+use crate::config::{Common, TlsConfig, TransferConfig};
 use crate::links::Links;
 use baton_node::auth::{ClusterSecret, Purpose};
 use baton_node::clock::Clock;
 use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
+use baton_transfer::tcp::{TlsFile, TlsFiles, TlsIdentity};
 use baton_transfer::{
     Counters, Endpoints, Local, ServeContext, ServeLimits, Token, Transport, shm, tcp,
 };
@@ -87,10 +88,12 @@ impl Sides {
         &self,
         config: &TransferConfig,
     ) -> Result<(Arc<dyn Transport>, SocketAddr), Failure> {
-        let server = tcp::Server::bind(config.tcp_listen, self.serve.clone(), self.limits)
-            .await
-            .map_err(|error| unavailable("transfer.tcp_listen", &error))?;
-        let link = tcp::Tcp::new(self.local.clone(), tcp::TcpOptions::default());
+        let tls = tls_identity(&config.tls)?;
+        let server =
+            tcp::Server::with_tls(config.tcp_listen, self.serve.clone(), self.limits, tls.clone())
+                .await
+                .map_err(|error| unavailable("transfer.tcp_listen", &error))?;
+        let link = tcp::Tcp::with_tls(self.local.clone(), tcp::TcpOptions::default(), tls);
         Ok((Arc::new(link), server.local_addr()))
     }
 
@@ -109,6 +112,22 @@ impl Sides {
         let link = shm::Shm::new(self.local.clone(), shm::ShmOptions::default());
         Ok(Some((Arc::new(link), path)))
     }
+}
+
+/// What peers are shown over tcp, if certificates are configured.
+fn tls_identity(config: &TlsConfig) -> Result<Option<TlsIdentity>, Failure> {
+    if !config.is_on() {
+        return Ok(None);
+    }
+    let TlsConfig { cert, key, ca } = config;
+    TlsIdentity::load(TlsFiles { cert, key, ca }).map(Some).map_err(|error| {
+        let name = match error.file() {
+            TlsFile::Cert => "cert",
+            TlsFile::Key => "key",
+            TlsFile::Ca => "ca",
+        };
+        Failure::new(Exit::Config, format!("`transfer.tls.{name}`: {error}"))
+    })
 }
 
 fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {

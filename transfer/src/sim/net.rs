@@ -150,7 +150,7 @@ impl Sim {
         let deliver = |(jitter, flipped)| {
             let start = now.max(wire.busy_until);
             wire.busy_until = start + on_wire(bytes, link.bandwidth);
-            let mut at = wire.busy_until + link.delay + jitter;
+            let mut at: Duration = wire.busy_until + link.delay + jitter;
             if !link.reorder {
                 at = at.max(wire.last_delivery);
                 wire.last_delivery = at;

@@ -14,6 +14,8 @@ mod refusals;
 mod reuse;
 mod storm;
 mod suite;
+mod tcp_batches;
+mod tcp_tls;
 mod wire;
 mod wires;
 

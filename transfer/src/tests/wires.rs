@@ -4,7 +4,7 @@
 use super::*;
 use crate::shm::ShmOptions;
 use crate::sim::{Fabric, Faults, Link, NodeId, SimOptions, SimTransport};
-use crate::tcp::TcpOptions;
+use crate::tcp::{TcpOptions, TlsIdentity};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
@@ -18,6 +18,8 @@ pub(crate) struct Place {
     pub(super) kind: TransportKind,
     pub(super) tcp: SocketAddr,
     pub(super) shm: PathBuf,
+    /// What owner and puller show to each other over tcp, if anything.
+    pub(super) tls: [Option<TlsIdentity>; 2],
     /// Removed with the last handle.
     _dir: Arc<tempfile::TempDir>,
     sim: Option<Arc<Network>>,
@@ -64,7 +66,7 @@ impl Place {
             let fabric = Fabric::new(seed, link, faults, &tasks, shutdown.clone());
             Arc::new(Network { fabric, tasks, shutdown, pullers: AtomicU32::new(100) })
         });
-        Self { kind, tcp: "127.0.0.1:0".parse().unwrap(), shm, _dir: dir, sim }
+        Self { kind, tcp: "127.0.0.1:0".parse().unwrap(), shm, tls: [None, None], _dir: dir, sim }
     }
 
     pub(super) fn fabric(&self) -> &Fabric {
@@ -130,7 +132,9 @@ impl Place {
             }
             TransportKind::Tcp => {
                 let server =
-                    tcp::Server::guarded(self.tcp, context, limits, None, guards).await.unwrap();
+                    tcp::Server::guarded(self.tcp, context, limits, self.tls[0].clone(), guards)
+                        .await
+                        .unwrap();
                 self.tcp = server.local_addr();
             }
             TransportKind::Sim => {
@@ -156,7 +160,7 @@ impl Place {
                     back_off,
                     ..TcpOptions::default()
                 };
-                Box::new(tcp::Tcp::guarded(local, options, None, guards))
+                Box::new(tcp::Tcp::guarded(local, options, self.tls[1].clone(), guards))
             }
             TransportKind::Sim => {
                 let network = self.sim.as_ref().unwrap();
