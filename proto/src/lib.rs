@@ -19,5 +19,17 @@ pub mod internal {
     include!("gen/baton.internal.v1.rs");
 }
 
+/// Without the remote key, which is a capability.
+impl std::fmt::Debug for internal::Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Window")
+            .field("queue_pair", &self.queue_pair)
+            .field("bytes", &self.bytes)
+            .field("first_slot", &self.first_slot)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The encoded `FileDescriptorSet` of the public interface, for gRPC reflection.
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!("gen/baton.v1.fds");

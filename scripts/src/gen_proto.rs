@@ -36,7 +36,11 @@ fn compile(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let fabric = include.join("baton/internal/v1/fabric.proto");
     std::fs::create_dir_all(out)?;
     let descriptors = protox::compile([&public, &internal, &fabric], [&include])?;
-    tonic_prost_build::configure().out_dir(out).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .out_dir(out)
+        // Remote keys are capabilities; `proto` prints windows without them.
+        .skip_debug(["baton.internal.v1.Window"])
+        .compile_fds(descriptors)?;
     let reflected = protox::compile([&public], [&include])?;
     std::fs::write(out.join("baton.v1.fds"), reflected.encode_to_vec())?;
     Ok(())

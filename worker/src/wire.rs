@@ -2,8 +2,7 @@
 //! here: bad bytes become a typed error, never a panic.
 
 use baton_kv::events::{BlockEvent, EventKind};
-use baton_proto::block::BlockDescriptor;
-use baton_proto::ids::{Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId};
+use baton_proto::block::{BadDescriptor, BlockDescriptor};
 use baton_proto::internal as pb;
 use thiserror::Error;
 
@@ -32,38 +31,12 @@ impl From<BadMessage> for tonic::Status {
 
 /// A descriptor as it travels.
 pub fn descriptor_to_wire(block: &BlockDescriptor) -> pb::Descriptor {
-    pb::Descriptor {
-        owner: block.owner.0,
-        incarnation: block.incarnation.0,
-        lease: block.lease.0,
-        lease_remaining_ms: block.lease_remaining_ms,
-        slot: block.slot.0,
-        generation: block.generation.0,
-        hash: block.hash.0.to_vec(),
-        group: u32::from(block.group.0),
-        len: block.len,
-        crc: block.crc,
-    }
+    block.into()
 }
 
 /// A descriptor that came over the wire.
 pub fn descriptor_from_wire(wire: &pb::Descriptor) -> Result<BlockDescriptor, BadMessage> {
-    let hash = SequenceHash::from_slice(&wire.hash)
-        .ok_or(BadMessage::new("descriptor.hash", "is not 16 bytes"))?;
-    let group = u16::try_from(wire.group)
-        .map_err(|_| BadMessage::new("descriptor.group", "exceeds 65535"))?;
-    Ok(BlockDescriptor {
-        owner: WorkerId(wire.owner),
-        incarnation: Incarnation(wire.incarnation),
-        lease: LeaseId(wire.lease),
-        lease_remaining_ms: wire.lease_remaining_ms,
-        slot: SlotId(wire.slot),
-        generation: Generation(wire.generation),
-        hash,
-        group: GroupId(group),
-        len: wire.len,
-        crc: wire.crc,
-    })
+    wire.try_into().map_err(|BadDescriptor { field, problem }| BadMessage::new(field, problem))
 }
 
 /// All descriptors of a message; bounded by gRPC's message size.

@@ -1782,6 +1782,7 @@ pub struct PairReply {
 }
 /// A stretch of memory that one queue pair of the connection may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Window {
     /// Which queue pair, as counted in the connection.
     #[prost(uint32, tag = "1")]
@@ -1798,12 +1799,27 @@ pub struct Window {
     #[prost(uint32, tag = "6")]
     pub slots: u32,
 }
+/// Bytes of a block: what is asked for where that is not all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    /// Which of the blocks asked for.
+    #[prost(uint32, tag = "1")]
+    pub block: u32,
+    #[prost(uint32, tag = "2")]
+    pub offset: u32,
+    #[prost(uint32, tag = "3")]
+    pub bytes: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OpenRequest {
     #[prost(fixed64, tag = "1")]
     pub connection: u64,
     #[prost(message, repeated, tag = "2")]
     pub blocks: ::prost::alloc::vec::Vec<Descriptor>,
+    /// Parts whose checksum the caller wants to hear: that of the block is none of a
+    /// part.
+    #[prost(message, repeated, tag = "3")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OpenReply {
@@ -1819,6 +1835,9 @@ pub struct OpenReply {
     /// Until then the windows stay open, from when this was sent.
     #[prost(uint32, tag = "5")]
     pub remaining_ms: u32,
+    /// CRC32C of each part asked for; 0 where its block was refused.
+    #[prost(fixed32, repeated, tag = "6")]
+    pub part_crcs: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PushRequest {
@@ -1839,6 +1858,9 @@ pub struct PushRequest {
     pub immediate: u32,
     #[prost(uint32, tag = "7")]
     pub deadline_ms: u32,
+    /// Of these blocks only so much.
+    #[prost(message, repeated, tag = "8")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushReply {
@@ -1846,6 +1868,9 @@ pub struct PushReply {
     pub status: u32,
     #[prost(uint32, repeated, tag = "2")]
     pub statuses: ::prost::alloc::vec::Vec<u32>,
+    /// CRC32C of each part asked for; 0 where its block was refused.
+    #[prost(fixed32, repeated, tag = "3")]
+    pub part_crcs: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseRequest {
