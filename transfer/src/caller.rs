@@ -77,6 +77,17 @@ impl Health {
         }
     }
 
+    /// Whether the last attempt, if there was one, succeeded.
+    pub(crate) fn is_new(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// How long the next attempt has to wait.
+    pub(crate) fn wait(&self) -> Duration {
+        self.not_before
+            .map_or(Duration::ZERO, |moment| moment.saturating_duration_since(Instant::now()))
+    }
+
     /// Counts a failure; those that happened side by side count once.
     pub(crate) fn failed(&mut self, back_off: BackOff) {
         let now = Instant::now();

@@ -24,6 +24,8 @@ struct Cell {
     bytes: AtomicU64,
     copied_bytes: AtomicU64,
     failed: AtomicU64,
+    work_requests: AtomicU64,
+    doorbells: AtomicU64,
 }
 
 /// The counters of one transport and side.
@@ -41,6 +43,10 @@ pub struct Sample {
     pub copied_bytes: u64,
     /// Blocks that were not moved.
     pub failed: u64,
+    /// Work requests that were posted, those of windows included; verbs only.
+    pub work_requests: u64,
+    /// Calls by which they were posted; verbs only.
+    pub doorbells: u64,
 }
 
 impl Counters {
@@ -63,6 +69,8 @@ impl Counters {
             bytes: cell.bytes.load(Ordering::Relaxed),
             copied_bytes: cell.copied_bytes.load(Ordering::Relaxed),
             failed: cell.failed.load(Ordering::Relaxed),
+            work_requests: cell.work_requests.load(Ordering::Relaxed),
+            doorbells: cell.doorbells.load(Ordering::Relaxed),
         }
     }
 
@@ -77,6 +85,18 @@ impl Counters {
 
     pub(crate) fn failed(&self, transport: TransportKind, op: Op, blocks: u64) {
         self.cell(transport, op).failed.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    pub(crate) fn posted(
+        &self,
+        transport: TransportKind,
+        op: Op,
+        work_requests: u64,
+        doorbells: u64,
+    ) {
+        let cell = self.cell(transport, op);
+        cell.work_requests.fetch_add(work_requests, Ordering::Relaxed);
+        cell.doorbells.fetch_add(doorbells, Ordering::Relaxed);
     }
 
     fn cell(&self, transport: TransportKind, op: Op) -> &Cell {

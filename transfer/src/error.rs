@@ -85,6 +85,18 @@ pub enum TransferError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// The RDMA connection to the peer failed.
+    #[error("the RDMA connection failed: {fault}")]
+    LinkFailed {
+        /// How.
+        fault: LinkFault,
+    },
+    /// The RDMA device did not do what was asked of it.
+    #[error("the RDMA device failed: {problem}")]
+    Device {
+        /// What it said.
+        problem: String,
+    },
     /// The peer says things that no Baton of this version says.
     #[error("the peer broke the protocol: {what}")]
     Protocol {
@@ -100,6 +112,67 @@ pub enum TransferError {
     /// Whoever asked lost interest, or this process shuts down.
     #[error("the pull was cancelled")]
     Cancelled,
+}
+
+/// How an RDMA connection failed. It is paired anew; until then blocks can come another way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LinkFault {
+    /// The peer's device refused an access: the window is closed, or does not reach so far.
+    #[error("the peer's device refused an access: the grant had ended")]
+    RemoteAccess,
+    /// The peer's device did not answer, however often it was asked.
+    #[error(
+        "the peer's device did not answer: it is gone, or the network drops RoCE (compare MTU, priority flow control and routes of both GIDs)"
+    )]
+    Unanswered,
+    /// The peer had no receive posted.
+    #[error("the peer was not ready to receive")]
+    NotReady,
+    /// A work request was flushed because the queue pair had failed before.
+    #[error("the queue pair had failed before")]
+    Flushed,
+    /// The own memory is not registered for what was asked of it.
+    #[error("the own memory is not registered for the work request")]
+    LocalProtection,
+    /// A memory window could not be bound.
+    #[error("a memory window could not be bound")]
+    Bind,
+    /// The peer's device objected to the request as such.
+    #[error("the peer's device refused the request")]
+    RemoteRefused,
+    /// Any other status of a completion.
+    #[error("completion status {status} (vendor code {vendor:#x})")]
+    Status {
+        /// The code of `ibv_wc_status`.
+        status: u32,
+        /// The vendor's own code.
+        vendor: u32,
+    },
+    /// A work request could not be posted.
+    #[error("a work request could not be posted")]
+    Post,
+    /// Completions could not be read.
+    #[error("the completion queue failed")]
+    Completions,
+    /// A completion came that belongs to nothing that was posted.
+    #[error("a completion belongs to nothing that was posted")]
+    Stray,
+    /// Work requests were still under way when the deadline of a transfer had passed.
+    #[error("work requests were under way when their time was over")]
+    Overdue,
+    /// The device reported that the queue pair, its port or itself failed, or that its address
+    /// changed.
+    #[error("the device reported a failure or a changed address: look at its port")]
+    Device,
+    /// The queue pair does not give back what was posted. The slots stay out of use.
+    #[error("the device does not give back what was posted")]
+    Stuck,
+    /// The peer said that it ended the connection, or did not know it any more.
+    #[error("the peer ended the connection")]
+    Peer,
+    /// It was not needed, or this process shuts down.
+    #[error("the connection was closed")]
+    Closed,
 }
 
 /// Why an owner declines, as it says on the wire.
@@ -129,6 +202,9 @@ pub enum Refused {
     /// It accepts encrypted connections only.
     #[error("it accepts encrypted connections only: give this side a certificate too")]
     Tls,
+    /// It does not know the connection, or not any more.
+    #[error("it does not know the connection any more: pair again")]
+    Connection,
     /// The lease is unknown, released or over.
     #[error("the lease is unknown, released or over")]
     Lease,
@@ -150,7 +226,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    const CODES: [(Self, u16); 14] = [
+    const CODES: [(Self, u16); 15] = [
         (Self::Version, 1),
         (Self::Token, 2),
         (Self::Worker, 3),
@@ -159,6 +235,7 @@ impl Refused {
         (Self::SlotBytes, 6),
         (Self::Malformed, 7),
         (Self::Tls, 8),
+        (Self::Connection, 9),
         (Self::Lease, 16),
         (Self::Slot, 17),
         (Self::Generation, 18),

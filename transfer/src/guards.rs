@@ -26,6 +26,8 @@ pub(crate) enum Guard {
     Pin,
     /// The wait for a writer that was told to stop.
     Quiet,
+    /// The end of a peer's keys before the pins of what they open.
+    Revocation,
 }
 
 /// Which checks are on: all but at most one, in tests.

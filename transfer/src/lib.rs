@@ -39,7 +39,7 @@ pub use api::{
 };
 pub use caller::BackOff;
 pub use counters::{Counters, Op, Sample};
-pub use error::{Mismatch, Refused, TransferError};
+pub use error::{LinkFault, Mismatch, Refused, TransferError};
 pub use flight::InFlight;
 pub use serve::ServeLimits;
 pub use verify::verify;

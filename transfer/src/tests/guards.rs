@@ -194,6 +194,7 @@ async fn late_write(kind: TransportKind, guards: Guards) -> Outcome {
 const SHM: TransportKind = TransportKind::Shm;
 const TCP: TransportKind = TransportKind::Tcp;
 const SIM: TransportKind = TransportKind::Sim;
+const VERBS: TransportKind = TransportKind::Verbs;
 
 /// One row of the table: with the guard an error of this kind, without it that outcome.
 macro_rules! guard {
@@ -212,6 +213,8 @@ macro_rules! guard {
     };
 }
 
+// Over verbs the channel on which connections are set up checks the token, and without equal slots
+// there is no address arithmetic that could go wrong quietly: the pairing compares the stride too.
 guard!(the_token_stops_a_stranger:
     Token, stranger over [SHM, TCP, SIM]
     is Outcome::Refused(TransferError::Refused(Refused::Token)), not Wrong);
@@ -220,31 +223,31 @@ guard!(the_slot_size_stops_another_model:
     Layout, other_model over [TCP, SIM]
     is Outcome::Refused(TransferError::Refused(Refused::SlotBytes)), not Wrong);
 guard!(the_checksum_stops_a_damaged_payload:
-    Crc, damaged_payload over [SHM, TCP, SIM]
+    Crc, damaged_payload over [SHM, TCP, SIM, VERBS]
     is Outcome::Refused(TransferError::Mismatch(Mismatch::Checksum { .. })), not Wrong);
 guard!(the_checksum_stops_a_part_that_was_not_written:
     Crc, short_part over [SIM]
     is Outcome::Refused(TransferError::Mismatch(Mismatch::Checksum { .. })), not Wrong);
 guard!(the_identity_stops_another_block:
-    Identity, other_block over [SHM, TCP, SIM]
+    Identity, other_block over [SHM, TCP, SIM, VERBS]
     is Outcome::Refused(
         TransferError::Mismatch(Mismatch::Identity) | TransferError::Refused(Refused::Hash)
     ), not Wrong);
 guard!(the_generation_stops_a_reused_slot:
-    Generation, reused_slot over [SHM, TCP, SIM]
+    Generation, reused_slot over [SHM, TCP, SIM, VERBS]
     is Outcome::Refused(
         TransferError::Mismatch(Mismatch::Generation { .. })
             | TransferError::Refused(Refused::Generation)
     ), not Wrong);
 guard!(the_incarnation_stops_a_reference_to_an_earlier_run:
-    Incarnation, earlier_run over [SHM, TCP, SIM]
+    Incarnation, earlier_run over [SHM, TCP, SIM, VERBS]
     is Outcome::Refused(TransferError::Refused(Refused::Incarnation)), not Wrong);
 guard!(the_lease_stops_a_pull_that_is_overdue:
-    Lease, overdue over [SHM, TCP, SIM]
+    Lease, overdue over [SHM, TCP, SIM, VERBS]
     is Outcome::Refused(TransferError::LeaseExpired), not Wrong);
 // Over shm the checksum of the whole block, which is all there is, stops it as well.
 guard!(the_bounds_of_a_part_keep_what_lies_behind_a_block:
-    Span, beyond_the_block over [TCP, SIM]
+    Span, beyond_the_block over [TCP, SIM, VERBS]
     is Outcome::Refused(TransferError::Span { .. }), not Wrong);
 // Over shm nobody pins; over tcp see `a_block_that_is_being_sent_is_not_reused`: without its pin
 // the arena ends the process, because the slot is written while it is read.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cancel;
+mod fabric;
 mod flight;
 mod guards;
 mod hostile;
@@ -250,6 +251,16 @@ impl Puller {
 
     /// Waits until all tasks have ended, and stays usable.
     pub(super) async fn quiesce(&self) {
+        if self.transport.kind() == TransportKind::Verbs {
+            // Connections have tasks as long as they live; what counts is the slots.
+            let rest = Counts { free: self.store.arena.slots(), ..Counts::default() };
+            let at_rest = async {
+                while self.store.counts() != rest {
+                    tokio::task::yield_now().await;
+                }
+            };
+            return tokio::time::timeout(SOON, at_rest).await.expect("the pulls end");
+        }
         self.local.tasks.close();
         tokio::time::timeout(SOON, self.local.tasks.wait()).await.expect("the pulls end");
         self.local.tasks.reopen();

@@ -1,6 +1,7 @@
 //! What differs between the transports, all of it: how each is served, pulled from and missed.
 //! Another transport joins the suite by an arm in each of these and a line in `on_all`.
 
+use super::fabric::{self, Exchange};
 use super::*;
 use crate::shm::ShmOptions;
 use crate::sim::{Fabric, Faults, Link, NodeId, SimOptions, SimTransport};
@@ -23,6 +24,7 @@ pub(crate) struct Place {
     /// Removed with the last handle.
     _dir: Arc<tempfile::TempDir>,
     sim: Option<Arc<Network>>,
+    pub(super) verbs: Arc<Exchange>,
 }
 
 /// A simulated network, until the last handle on its place is dropped.
@@ -66,7 +68,8 @@ impl Place {
             let fabric = Fabric::new(seed, link, faults, &tasks, shutdown.clone());
             Arc::new(Network { fabric, tasks, shutdown, pullers: AtomicU32::new(100) })
         });
-        Self { kind, tcp: "127.0.0.1:0".parse().unwrap(), shm, tls: [None, None], _dir: dir, sim }
+        let tcp = "127.0.0.1:0".parse().unwrap();
+        Self { kind, tcp, shm, tls: [None, None], _dir: dir, sim, verbs: Arc::default() }
     }
 
     pub(super) fn fabric(&self) -> &Fabric {
@@ -78,7 +81,7 @@ impl Place {
             TransportKind::Shm => Endpoints { shm: Some(self.shm.clone()), ..Endpoints::default() },
             TransportKind::Tcp => Endpoints { tcp: Some(self.tcp), ..Endpoints::default() },
             TransportKind::Sim => Endpoints { sim: Some(NODE), ..Endpoints::default() },
-            kind @ TransportKind::Verbs => panic!("{kind} is not rigged here"),
+            TransportKind::Verbs => verbs_at(fabric::HERE),
         }
     }
 
@@ -93,7 +96,7 @@ impl Place {
                 Endpoints { shm: Some("/nowhere.sock".into()), ..Endpoints::default() }
             }
             TransportKind::Sim => Endpoints { sim: Some(NodeId::MAX), ..Endpoints::default() },
-            kind @ TransportKind::Verbs => panic!("{kind} is not rigged here"),
+            TransportKind::Verbs => verbs_at(fabric::NOWHERE),
         }
     }
 
@@ -115,7 +118,7 @@ impl Place {
                 self.fabric().freeze(NODE);
                 (self.endpoints(), Box::new(()))
             }
-            kind @ TransportKind::Verbs => panic!("{kind} is not rigged here"),
+            TransportKind::Verbs => (verbs_at(fabric::FROZEN), Box::new(())),
         }
     }
 
@@ -140,7 +143,9 @@ impl Place {
             TransportKind::Sim => {
                 sim::Server::guarded(self.fabric(), NODE, context, limits, guards).unwrap();
             }
-            kind @ TransportKind::Verbs => panic!("{kind} is not rigged here"),
+            TransportKind::Verbs => {
+                self.verbs.serve(context, limits, guards, &fabric::options());
+            }
         }
     }
 
@@ -174,7 +179,9 @@ impl Place {
                 };
                 Box::new(SimTransport::guarded(local, &network.fabric, node, options, guards))
             }
-            kind @ TransportKind::Verbs => panic!("{kind} is not rigged here"),
+            TransportKind::Verbs => {
+                Box::new(self.verbs.transport(local, guards, &fabric::options()))
+            }
         }
     }
 
@@ -188,9 +195,17 @@ impl Place {
     }
 }
 
+fn verbs_at(uri: &str) -> Endpoints {
+    Endpoints { verbs: Some(uri.to_owned()), ..Endpoints::default() }
+}
+
 /// Runs a case where its transport lives: sockets and threads in real time, the simulated network
-/// alone on a thread whose clock stands still while there is something to do.
+/// alone on a thread whose clock stands still while there is something to do. Verbs need a device,
+/// and are left out where there is none.
 pub(super) fn run(kind: TransportKind, case: impl Future<Output = ()>) {
+    if kind == TransportKind::Verbs && fabric::device().is_none() {
+        return;
+    }
     let mut builder = if kind == TransportKind::Sim {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.start_paused(true);
@@ -223,7 +238,7 @@ pub(crate) use on;
 /// Runs cases over every transport.
 macro_rules! on_all {
     ($($name:ident)*) => {
-        crate::tests::wires::on!([on_shm Shm, on_tcp Tcp, on_sim Sim] { $($name)* });
+        crate::tests::wires::on!([on_shm Shm, on_tcp Tcp, on_sim Sim, on_verbs Verbs] { $($name)* });
     };
 }
 pub(crate) use on_all;

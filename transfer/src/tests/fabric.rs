@@ -1,0 +1,139 @@
+//! Workers of one process that set up verbs with each other: calls instead of gRPC.
+
+use super::*;
+use crate::caller::lock;
+use crate::verbs::{
+    Adapter, Call, DeviceChoice, Server, SignalError, Signalling, Verbs, VerbsOptions,
+};
+use baton_proto::internal::{
+    CloseReply, CloseRequest, OpenReply, OpenRequest, PairReply, PairRequest,
+};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
+
+/// Where the owner of a test is.
+pub(crate) const HERE: &str = "verbs://here";
+/// Where nobody is.
+pub(crate) const NOWHERE: &str = "verbs://nowhere";
+/// Where calls are taken and never answered.
+pub(crate) const FROZEN: &str = "verbs://frozen";
+
+/// The device that tests use, or `None`, which is said.
+pub(crate) fn device() -> Option<String> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    let device = std::env::var("BATON_VERBS_DEVICE").ok().filter(|name| !name.is_empty());
+    if device.is_none() {
+        SAID.call_once(|| {
+            use std::io::Write;
+            // Past the capture of what tests print.
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(
+                stderr,
+                "SKIPPED: the tests of verbs that need a device: set BATON_VERBS_DEVICE"
+            );
+        });
+    }
+    device
+}
+
+/// What tests use: the device named by the environment, and little patience.
+pub(crate) fn options() -> VerbsOptions {
+    let registrations_only =
+        std::env::var("BATON_VERBS_REGISTRATIONS").is_ok_and(|value| value == "1");
+    VerbsOptions {
+        device: DeviceChoice { device: device(), ..DeviceChoice::default() },
+        back_off: BackOff { first: Duration::from_millis(40), last: Duration::from_millis(50) },
+        registrations_only,
+        ..VerbsOptions::default()
+    }
+}
+
+/// Who is where. Calls to it are those of a channel that has checked who calls.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    servers: Mutex<HashMap<String, (Server, CancellationToken)>>,
+    pullers: AtomicU32,
+}
+
+impl Exchange {
+    pub(super) fn serve(
+        &self,
+        context: ServeContext,
+        limits: ServeLimits,
+        guards: Guards,
+        options: &VerbsOptions,
+    ) {
+        let adapter = Adapter::open(&context.arena, options).unwrap();
+        let shutdown = context.shutdown.clone();
+        let server = Server::guarded(context, adapter, limits, guards);
+        lock(&self.servers).insert(HERE.to_owned(), (server, shutdown));
+    }
+
+    pub(super) fn transport(
+        self: &Arc<Self>,
+        local: Local,
+        guards: Guards,
+        options: &VerbsOptions,
+    ) -> Verbs {
+        let adapter = Adapter::open(&local.arena, options).unwrap();
+        let worker = WorkerId(1000 + self.pullers.fetch_add(1, Ordering::Relaxed));
+        let identity = Identity { worker, incarnation: Incarnation(1) };
+        let calls = Arc::new(Calls { exchange: Arc::clone(self), token: local.token.clone() });
+        Verbs::guarded(local, identity, adapter, calls, guards)
+    }
+}
+
+/// One worker's channel to the others.
+pub(crate) struct Calls {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) token: Token,
+}
+
+impl Calls {
+    /// Has a server answer, unless there is none.
+    fn call<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        uri: &str,
+        answer: impl FnOnce(Server) -> F,
+    ) -> Call<T> {
+        if uri == FROZEN {
+            return Box::pin(std::future::pending());
+        }
+        if !self.token.matches(token().bytes()) {
+            return Box::pin(std::future::ready(Err(SignalError::Refused(Refused::Token))));
+        }
+        let server = lock(&self.exchange.servers).get(uri).cloned();
+        match server.filter(|(_, shutdown)| !shutdown.is_cancelled()) {
+            Some((server, _)) => {
+                let answer = answer(server);
+                Box::pin(async move { Ok(answer.await) })
+            }
+            None => Box::pin(std::future::ready(Err(SignalError::Unreachable {
+                address: uri.to_owned(),
+                kind: std::io::ErrorKind::ConnectionRefused,
+            }))),
+        }
+    }
+}
+
+impl Signalling for Calls {
+    fn pair(&self, uri: &str, request: PairRequest) -> Call<PairReply> {
+        self.call(uri, |server| async move { server.pair(request).await })
+    }
+
+    fn open(&self, uri: &str, request: OpenRequest) -> Call<OpenReply> {
+        self.call(uri, |server| async move { server.open(request).await })
+    }
+
+    fn push(
+        &self,
+        _: &str,
+        _: baton_proto::internal::PushRequest,
+    ) -> Call<baton_proto::internal::PushReply> {
+        Box::pin(std::future::pending())
+    }
+
+    fn close(&self, uri: &str, request: CloseRequest) -> Call<CloseReply> {
+        self.call(uri, |server| async move { server.close(request).await })
+    }
+}

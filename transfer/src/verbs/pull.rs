@@ -1,0 +1,367 @@
+//! One pull: windows from the owner, READs, the records behind them, and the comparison.
+
+use super::driver::{Stop, Until};
+use super::lanes::Order;
+use super::links::{Link, Links, device};
+use super::plan::{Move, stretches};
+use super::rdma::{Local as Place, Scratch};
+use super::route::{Door, Item, Route, routes};
+use super::signal::judged;
+use crate::flight::{Report, Work};
+use crate::guards::Guard;
+use crate::verify::check;
+use crate::{Mismatch, Op, Peer, Refused, TransferError, TransportKind};
+use baton_arena::{RECORD_BYTES, WriteGuard};
+use baton_proto::internal::{OpenReply, OpenRequest, Part};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Payloads of so many bytes are compared on the thread at hand; more on one of their own.
+const INLINE_BYTES: u64 = 256 << 10;
+
+/// What a pull's work requests write to, and what has to live until they are over.
+pub(super) struct Landing {
+    pub(super) work: Work,
+    pub(super) cargo: Cargo,
+}
+
+/// Checksums of pieces that are parts of a block, by piece.
+type PartCrcs = Vec<(usize, u32)>;
+
+/// The blocks that were granted.
+pub(super) struct Cargo {
+    /// By queue pair, and there by the owner's slot.
+    pub(super) items: Vec<Item>,
+    /// Exclude every other use of the slots.
+    pub(super) guards: Vec<WriteGuard>,
+    /// The slot records, in the order of `items`.
+    pub(super) records: Scratch,
+    /// What the owner says of pieces that are parts of a block.
+    pub(super) part_crcs: PartCrcs,
+}
+
+/// Pulls until done, out of time or unwanted, then gives the leases back.
+pub(super) async fn run(
+    links: Arc<Links>,
+    peer: Peer,
+    mut work: Work,
+    report: Report,
+    cancel: CancellationToken,
+) {
+    let mut error = TransferError::Cancelled;
+    let mut fresh = false;
+    while !work.open().is_empty() {
+        let Some((back, outcome)) = attempt(&links, &peer, work, &cancel).await else {
+            // The device may still write: these slots never come back.
+            return;
+        };
+        work = back;
+        match outcome {
+            Ok(()) => break,
+            // A kept connection may have ended since; that is no reason to fail.
+            Err(TransferError::Refused(Refused::Connection)) if !fresh => fresh = true,
+            Err(failure) => {
+                error = failure;
+                break;
+            }
+        }
+    }
+    links.local.counters.failed(TransportKind::Verbs, Op::Pull, work.failures());
+    report.send(work.finish(&error));
+}
+
+/// Waits for something until the pull is out of time or unwanted.
+async fn within<T>(
+    what: impl Future<Output = Result<T, TransferError>>,
+    deadline: Instant,
+    cancel: &CancellationToken,
+) -> Result<T, TransferError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(TransferError::Cancelled),
+        outcome = what => outcome,
+        () = tokio::time::sleep_until(deadline) => Err(TransferError::Deadline),
+    }
+}
+
+type Attempt = (Work, Result<(), TransferError>);
+
+/// Pulls what has no result yet over one connection. `None` if the work is lost to the device.
+async fn attempt(
+    links: &Arc<Links>,
+    peer: &Peer,
+    mut work: Work,
+    cancel: &CancellationToken,
+) -> Option<Attempt> {
+    let deadline = work.deadline();
+    for piece in work.open() {
+        if links.guards.on(Guard::Lease) && work.lease_over(piece) {
+            work.set(piece, Err(TransferError::LeaseExpired));
+        }
+    }
+    if work.open().is_empty() {
+        return Some((work, Ok(())));
+    }
+    let link = match within(links.open(peer), deadline, cancel).await {
+        Ok(link) => link,
+        Err(error) => return Some((work, Err(error))),
+    };
+    let asked = Instant::now();
+    let open = Granted::ask(links, &link, &work);
+    let (grant, reply) = match within(open, deadline, cancel).await {
+        Ok(granted) => granted,
+        Err(error) => {
+            if matches!(
+                error,
+                TransferError::Unreachable { .. } | TransferError::Refused(Refused::Connection)
+            ) {
+                links.lost(peer, &link, &error);
+            }
+            return Some((work, Err(error)));
+        }
+    };
+    // The owner counts from later on.
+    let grant_ends = asked + std::time::Duration::from_millis(u64::from(reply.remaining_ms));
+    let until = Until {
+        cancel: cancel.clone(),
+        deadline: deadline.min(grant_ends),
+        linger: links.adapter.options().linger,
+    };
+    let (orders, cargo) = match prepare(links, &link, &mut work, &reply) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Some((work, Ok(()))),
+        Err(error) => return Some((work, Err(error))),
+    };
+    let landing = Landing { work, cargo };
+    let (landing, outcome) = link.handle.run(orders, landing, until).await?;
+    // The owner need not wait for the comparison.
+    drop(grant);
+    match outcome {
+        Ok(()) => Some((verified(links, &link, landing).await?, Ok(()))),
+        Err(Stop::Stuck) => None,
+        Err(stop) => {
+            link.keep(landing.cargo.records);
+            let lease_over = stop == Stop::Deadline && grant_ends < deadline;
+            let error = if lease_over { TransferError::LeaseExpired } else { stop.into() };
+            Some((landing.work, Err(error)))
+        }
+    }
+}
+
+/// A grant that the owner holds for this pull. Dropping it tells the owner that it is over.
+struct Granted {
+    links: Arc<Links>,
+    link: Arc<Link>,
+    grant: u64,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if self.grant != 0 && self.link.handle.alive() {
+            self.links.tell_close(&self.link.uri, self.link.connection, self.grant);
+        }
+    }
+}
+
+impl Granted {
+    /// Asks for windows on what has no result yet.
+    async fn ask(
+        links: &Arc<Links>,
+        link: &Arc<Link>,
+        work: &Work,
+    ) -> Result<(Self, OpenReply), TransferError> {
+        let open = work.open();
+        let blocks = open.iter().map(|&piece| work.block(piece).into()).collect();
+        let request =
+            OpenRequest { connection: link.connection, blocks, parts: parts(work, &open) };
+        let call = links.signalling.open(&link.uri, request);
+        // A task of its own: what is granted to a pull that lost interest has to be given back.
+        let (links, link) = (Arc::clone(links), Arc::clone(link));
+        let asking = Arc::clone(&links);
+        let answer = asking.local.tasks.spawn(async move {
+            let patience = links.adapter.options().answer;
+            let late = |_| TransferError::Unreachable {
+                address: link.uri.clone(),
+                kind: std::io::ErrorKind::TimedOut,
+            };
+            let reply = tokio::time::timeout(patience, call).await.map_err(late)??;
+            judged(reply.status)?;
+            let grant = reply.grant;
+            Ok((Self { links, link, grant }, reply))
+        });
+        answer.await.unwrap_or(Err(TransferError::Cancelled))
+    }
+}
+
+/// Which of the blocks asked for are wanted in part only.
+pub(super) fn parts(work: &Work, open: &[usize]) -> Vec<Part> {
+    let part = |(block, &piece): (usize, &usize)| {
+        let span = work.span(piece);
+        let partly = !span.is_whole(work.block(piece));
+        partly.then_some(Part { block: block as u32, offset: span.offset, bytes: span.len })
+    };
+    open.iter().enumerate().filter_map(part).collect()
+}
+
+/// Takes in what the owner says of each block, and of parts.
+pub(super) fn hear(
+    work: &mut Work,
+    statuses: &[u32],
+    part_crcs: &[u32],
+) -> Result<(Vec<usize>, PartCrcs), TransferError> {
+    let open = work.open();
+    let parts = parts(work, &open);
+    if statuses.len() != open.len() || part_crcs.len() != parts.len() {
+        return Err(TransferError::Protocol { what: "an answer to another number of blocks" });
+    }
+    let crcs = parts.iter().zip(part_crcs).map(|(part, &crc)| (open[part.block as usize], crc));
+    let crcs = crcs.collect();
+    let mut granted = Vec::with_capacity(open.len());
+    for (piece, &status) in open.into_iter().zip(statuses) {
+        match judged(status) {
+            Ok(()) => granted.push(piece),
+            Err(error) => work.set(piece, Err(error)),
+        }
+    }
+    Ok((granted, crcs))
+}
+
+/// What is to be posted on each queue pair, and what lives meanwhile.
+type Prepared = (Vec<Vec<Order>>, Cargo);
+
+/// What is to be posted for a reply; `None` if it grants nothing.
+fn prepare(
+    links: &Links,
+    link: &Link,
+    work: &mut Work,
+    reply: &OpenReply,
+) -> Result<Option<Prepared>, TransferError> {
+    let broken = |what| TransferError::Protocol { what };
+    let (granted, part_crcs) = hear(work, &reply.statuses, &reply.part_crcs)?;
+    if granted.is_empty() {
+        return Ok(None);
+    }
+    let lanes = link.lanes();
+    let doors: Option<Vec<_>> =
+        reply.windows.iter().map(|window| Door::from_wire(window, lanes)).collect();
+    let doors = doors.ok_or(broken("a window that is none"))?;
+    let item = |&piece: &usize| {
+        let span = work.span(piece);
+        Item {
+            piece,
+            remote: work.block(piece).slot.0,
+            local: work.slot(piece),
+            offset: u64::from(span.offset),
+            bytes: u64::from(span.len),
+        }
+    };
+    let mut routes = routes(doors, granted.iter().map(item).collect())
+        .map_err(|_| broken("a granted block without a window"))?;
+    routes.sort_by_key(|route| route.door.lane);
+    let records = link.scratch().map_err(device)?;
+    let orders = reads(links, link, &routes, &records)
+        .ok_or(broken("a window that is smaller than its blocks"))?;
+    let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();
+    let arena = &links.local.arena;
+    let guards = items.iter().map(|item| arena.write(item.local)).collect();
+    Ok(Some((orders, Cargo { items, guards, records, part_crcs })))
+}
+
+/// READs of payloads, and behind them on each queue pair READs of their slot records. The first of
+/// those waits until all payloads before it have arrived: whoever reads a record has to know that
+/// what it says was so after the payload was read.
+fn reads(
+    links: &Links,
+    link: &Link,
+    routes: &[Route],
+    records: &Scratch,
+) -> Option<Vec<Vec<Order>>> {
+    let map = link.domain.region.map();
+    let stride = links.local.arena.layout().stride;
+    let most = links.adapter.message_bytes();
+    let mut orders: Vec<Vec<Order>> = (0..link.lanes()).map(|_| Vec::new()).collect();
+    let mut plan = Vec::new();
+    for route in routes {
+        plan.clear();
+        route.payload(stride, most, &mut plan);
+        for &stretch in &plan {
+            let (slot, offset) = (stretch.local / stride, stretch.local % stride);
+            let into = map.slots(u32::try_from(slot).ok()?, offset, u64::from(stretch.bytes))?;
+            let from = route.door.remote(stretch)?;
+            orders[route.door.lane].push(Order::Read { into, from, fenced: false });
+        }
+    }
+    let mut fenced = vec![true; link.lanes()];
+    let mut position = 0;
+    for route in routes {
+        let lane = route.door.lane;
+        let moves: Vec<Move> = route
+            .items
+            .iter()
+            .zip(position..)
+            .map(|(item, local)| Move {
+                remote: item.remote,
+                local,
+                offset: 0,
+                bytes: RECORD_BYTES as u64,
+            })
+            .collect();
+        position += moves.len() as u32;
+        plan.clear();
+        stretches(&moves, RECORD_BYTES as u64, most.max(RECORD_BYTES as u32), &mut plan);
+        for stretch in &plan {
+            let record = RECORD_BYTES as u64;
+            let first = u32::try_from(stretch.remote / record).ok()?;
+            let from = link.records[lane].records(first, stretch.bytes / RECORD_BYTES as u32)?;
+            let into: Place = records.at(stretch.local, stretch.bytes)?;
+            let fenced = std::mem::take(&mut fenced[lane]);
+            orders[lane].push(Order::Read { into, from, fenced });
+        }
+    }
+    Some(orders)
+}
+
+/// Compares everything that arrived. `None` if the runtime ended under it.
+pub(super) async fn verified(links: &Arc<Links>, link: &Link, landing: Landing) -> Option<Work> {
+    let bytes: u64 = landing.cargo.items.iter().map(|item| item.bytes).sum();
+    let compare = {
+        let links = Arc::clone(links);
+        move || compare(&links, landing)
+    };
+    let (work, records) = if bytes <= INLINE_BYTES {
+        compare()
+    } else {
+        links.local.tasks.spawn_blocking(compare).await.ok()?
+    };
+    link.keep(records);
+    Some(work)
+}
+
+fn compare(links: &Links, landing: Landing) -> (Work, Scratch) {
+    let Landing { mut work, cargo } = landing;
+    let Cargo { items, guards, records, part_crcs } = cargo;
+    for (position, (item, guard)) in items.iter().zip(guards).enumerate() {
+        let mut record = [0; RECORD_BYTES];
+        records.copy_out(position * RECORD_BYTES, &mut record);
+        let (block, span) = (*work.block(item.piece), work.span(item.piece));
+        let crc = crc32c::crc32c(&guard[span.range()]);
+        drop(guard);
+        // Pieces are asked for, and answered, in order.
+        let part = part_crcs.binary_search_by_key(&item.piece, |&(piece, _)| piece);
+        let result = match part.ok().map(|index| part_crcs[index].1) {
+            // A part has the owner's word for its checksum; everything else is the block's.
+            Some(said) if links.guards.on(Guard::Crc) && said != crc => {
+                Err(Mismatch::Checksum { expected: said, found: crc })
+            }
+            Some(_) => check(&block, block.crc, &record, links.guards),
+            None => check(&block, crc, &record, links.guards),
+        };
+        if result.is_ok() {
+            let bytes = item.bytes;
+            links.local.counters.moved(TransportKind::Verbs, Op::Pull, bytes, bytes);
+        }
+        work.set(item.piece, result.map_err(Into::into));
+    }
+    (work, records)
+}

@@ -1,0 +1,292 @@
+//! The owner's side: pairs, opens windows on pinned blocks, and closes them before the pins go.
+//!
+//! Whatever a call sets in motion runs in a task of its own: a caller that leaves in the middle
+//! must not take a pin away from under an open window.
+
+mod grants;
+mod served;
+
+use super::adapter::{Adapter, Paired};
+use super::lanes::Memory;
+use super::links::BLOCKS;
+use super::opening::Opening;
+use super::rdma::{DeviceError, Rights};
+use super::signal::{end_to_wire, port_to_wire, remote_end, status};
+use crate::caller::lock;
+use crate::guards::{Guard, Guards};
+use crate::serve::resolve;
+use crate::{Identity, LinkFault, Op, Refused, ServeContext, ServeLimits, Span, TransportKind};
+use baton_kv::lease::ReadPin;
+use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::{Incarnation, WorkerId};
+use baton_proto::internal::{
+    CloseReply, CloseRequest, Descriptor, OpenReply, OpenRequest, PairReply, PairRequest, Part,
+};
+use served::Served;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// Serves an arena's blocks to peers that are paired with it. The methods are what a service
+/// `baton.internal.v1.Fabric` answers with, once it knows that the caller belongs to the cluster.
+#[derive(Clone)]
+pub struct Server {
+    host: Arc<Host>,
+}
+
+struct Host {
+    context: ServeContext,
+    adapter: Adapter,
+    limits: ServeLimits,
+    guards: Guards,
+    connections: Mutex<HashMap<u64, Arc<Served>>>,
+}
+
+impl Server {
+    /// A server of the context's arena, which has to be the adapter's. It serves until the
+    /// context's `shutdown`.
+    pub fn new(context: ServeContext, adapter: Adapter, limits: ServeLimits) -> Self {
+        Self::guarded(context, adapter, limits, Guards::default())
+    }
+
+    pub(crate) fn guarded(
+        context: ServeContext,
+        adapter: Adapter,
+        limits: ServeLimits,
+        guards: Guards,
+    ) -> Self {
+        let connections = Mutex::default();
+        Self { host: Arc::new(Host { context, adapter, limits, guards, connections }) }
+    }
+
+    /// Pairs queue pairs with the caller's.
+    pub async fn pair(&self, request: PairRequest) -> PairReply {
+        let refused = |refused: Refused| PairReply {
+            status: u32::from(refused.code()),
+            ..PairReply::default()
+        };
+        let pairing = Arc::clone(&self.host).pair(request);
+        let reply = self.host.context.tasks.spawn(pairing).await;
+        reply.unwrap_or(Err(Refused::Busy)).unwrap_or_else(refused)
+    }
+
+    /// Pins blocks and opens windows on them.
+    pub async fn open(&self, request: OpenRequest) -> OpenReply {
+        let refused = |refused: Refused| OpenReply {
+            status: u32::from(refused.code()),
+            ..OpenReply::default()
+        };
+        let opening = Arc::clone(&self.host).open(request);
+        let reply = self.host.context.tasks.spawn(opening).await;
+        reply.unwrap_or(Err(Refused::Busy)).unwrap_or_else(refused)
+    }
+
+    /// Ends a grant, or a connection. When it returns, no key of it works any more.
+    pub async fn close(&self, request: CloseRequest) -> CloseReply {
+        let closing = Arc::clone(&self.host).close(request);
+        // It fails only if the runtime ends, and everything with it.
+        let _ = self.host.context.tasks.spawn(closing).await;
+        CloseReply {}
+    }
+}
+
+/// Blocks of a request, as far as they are still what the caller thinks.
+struct Resolved {
+    pins: Vec<ReadPin>,
+    /// For each block asked for.
+    results: Vec<Result<(), Refused>>,
+    part_crcs: Vec<u32>,
+}
+
+impl Host {
+    async fn pair(self: Arc<Self>, request: PairRequest) -> Result<PairReply, Refused> {
+        let caller = self.judge(&request)?;
+        let ends: Option<Vec<_>> = request.port.as_ref().and_then(|port| {
+            request.queue_pairs.iter().map(|&pair| remote_end(port, pair)).collect()
+        });
+        let ends = ends.filter(|ends| !ends.is_empty()).ok_or(Refused::Malformed)?;
+        // A caller has one connection; what it had before is of a run or a failure that is over.
+        let before: Vec<_> = lock(&self.connections)
+            .values()
+            .filter(|served| served.caller.worker == caller.worker)
+            .cloned()
+            .collect();
+        for served in &before {
+            served.handle.fail(LinkFault::Peer);
+        }
+        let (mut reply, served, paired) = self.prepare(caller, &ends).map_err(|error| {
+            tracing::warn!(%error, "a connection could not be set up");
+            Refused::Busy
+        })?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|_| Refused::Busy)?;
+        reply.connection = u64::from_le_bytes(random);
+        {
+            let mut connections = lock(&self.connections);
+            let others =
+                connections.values().filter(|served| served.caller.worker != caller.worker).count();
+            if others >= self.limits.connections || self.context.shutdown.is_cancelled() {
+                return Err(Refused::Busy);
+            }
+            connections.insert(reply.connection, Arc::clone(&served));
+        }
+        let driving = {
+            let adapter = self.adapter.clone();
+            self.context.tasks.spawn(async move { adapter.drive(paired).await })
+        };
+        let stewarding =
+            served::steward(Arc::clone(&self), Arc::clone(&served), driving, reply.connection);
+        self.context.tasks.spawn(stewarding);
+        let records = served.open_records(&self).await;
+        reply.records = records.inspect_err(|_| served.handle.fail(LinkFault::Closed))?;
+        Ok(reply)
+    }
+
+    /// Whether the caller may come in, and who it is.
+    fn judge(&self, request: &PairRequest) -> Result<Identity, Refused> {
+        let Identity { worker, incarnation } = self.context.identity;
+        if request.peer_worker != worker.0 {
+            return Err(Refused::Worker);
+        }
+        if self.guards.on(Guard::Incarnation) && request.peer_incarnation != incarnation.0 {
+            return Err(Refused::Incarnation);
+        }
+        if request.slot_bytes != self.context.arena.slot_bytes() as u64 {
+            return Err(Refused::SlotBytes);
+        }
+        Ok(Identity {
+            worker: WorkerId(request.worker),
+            incarnation: Incarnation(request.incarnation),
+        })
+    }
+
+    /// Queue pairs that are connected to the caller's, and what the caller has to know of them.
+    fn prepare(
+        &self,
+        caller: Identity,
+        ends: &[super::rdma::RemoteEnd],
+    ) -> Result<(PairReply, Arc<Served>, Paired), DeviceError> {
+        let unpaired = self.adapter.unpaired(ends.len(), Rights::READ)?;
+        let lanes = unpaired.pairs.len().min(ends.len());
+        let layout = self.context.arena.layout();
+        let reply = PairReply {
+            worker: self.context.identity.worker.0,
+            incarnation: self.context.identity.incarnation.0,
+            slots: layout.shape.slots,
+            slot_bytes: layout.shape.slot_bytes as u64,
+            slot_stride: layout.stride,
+            port: Some(port_to_wire(self.adapter.device())),
+            queue_pairs: unpaired.pairs.iter().take(lanes).map(end_to_wire).collect(),
+            ..PairReply::default()
+        };
+        let domain = unpaired.domain.clone();
+        let counters = &self.context.counters;
+        let paired = self.adapter.connect(unpaired, &ends[..lanes], counters, Op::Serve)?;
+        let options = self.adapter.options();
+        let served = Served::new(caller, &paired, domain, lanes, options.grants);
+        Ok((reply, Arc::new(served), paired))
+    }
+
+    fn connection(&self, number: u64) -> Result<Arc<Served>, Refused> {
+        let known = lock(&self.connections).get(&number).cloned();
+        known.filter(|served| served.handle.alive()).ok_or(Refused::Connection)
+    }
+
+    async fn open(self: Arc<Self>, request: OpenRequest) -> Result<OpenReply, Refused> {
+        let served = self.connection(request.connection)?;
+        served.touch();
+        let resolved = self.resolve(&request.blocks, &request.parts).await?;
+        let statuses = resolved.results.iter().map(status).collect();
+        let reply = OpenReply { statuses, part_crcs: resolved.part_crcs, ..OpenReply::default() };
+        if resolved.pins.is_empty() {
+            return Ok(reply);
+        }
+        served.grant(&self, resolved.pins, &request.blocks, reply).await
+    }
+
+    async fn close(self: Arc<Self>, request: CloseRequest) {
+        let Ok(served) = self.connection(request.connection) else { return };
+        if request.grant == 0 {
+            served.handle.fail(LinkFault::Peer);
+            served.gone.cancelled().await;
+        } else if let Some(held) = served.take(request.grant) {
+            served.end(&self, held).await;
+        }
+    }
+
+    /// Pins what a request names, as far as all of it still holds.
+    async fn resolve(
+        self: &Arc<Self>,
+        blocks: &[Descriptor],
+        parts: &[Part],
+    ) -> Result<Resolved, Refused> {
+        if blocks.len() > BLOCKS || parts.len() > blocks.len() {
+            return Err(Refused::Malformed);
+        }
+        let own = self.context.identity.worker;
+        let mut found = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let block = BlockDescriptor::try_from(block).map_err(|_| Refused::Malformed)?;
+            let pin = if block.owner == own {
+                resolve(&block, &self.context, self.guards)
+            } else {
+                Err(Refused::Worker)
+            };
+            found.push(pin);
+        }
+        for part in parts {
+            let pin = found.get_mut(part.block as usize).ok_or(Refused::Malformed)?;
+            let span = Span { offset: part.offset, len: part.bytes };
+            let inside = |pin: &ReadPin| span.fits(pin.len_bytes());
+            if self.guards.on(Guard::Span) && pin.as_ref().is_ok_and(|pin| !inside(pin)) {
+                *pin = Err(Refused::Span);
+            }
+        }
+        for result in &found {
+            match result {
+                Ok(pin) => {
+                    let bytes = u64::from(pin.len_bytes());
+                    self.context.counters.moved(TransportKind::Verbs, Op::Serve, bytes, bytes);
+                }
+                Err(_) => self.context.counters.failed(TransportKind::Verbs, Op::Serve, 1),
+            }
+        }
+        let results = found.iter().map(|found| found.as_ref().map(drop).map_err(|e| *e)).collect();
+        let part_crcs = if parts.is_empty() {
+            Vec::new()
+        } else {
+            self.part_crcs(&found, parts.to_vec()).await?
+        };
+        let pins = found.into_iter().flatten().collect();
+        Ok(Resolved { pins, results, part_crcs })
+    }
+
+    /// The checksums of parts: the block's own says nothing about them.
+    async fn part_crcs(
+        self: &Arc<Self>,
+        found: &[Result<ReadPin, Refused>],
+        parts: Vec<Part>,
+    ) -> Result<Vec<u32>, Refused> {
+        let pins: Vec<_> =
+            parts.iter().map(|part| found[part.block as usize].clone().ok()).collect();
+        let arena = self.context.arena.clone();
+        let sums = move || {
+            let sum = |(pin, part): (&Option<ReadPin>, &Part)| {
+                let Some(guard) = pin.as_ref().and_then(|pin| arena.try_read(pin.slot().0)) else {
+                    return 0;
+                };
+                let span = Span { offset: part.offset, len: part.bytes };
+                crc32c::crc32c(&guard[span.range()])
+            };
+            pins.iter().zip(&parts).map(sum).collect()
+        };
+        // The memory's speed, but it may be much memory.
+        self.context.tasks.spawn_blocking(sums).await.map_err(|_| Refused::Busy)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("adapter", &self.host.adapter).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,257 @@
+//! One connection as its owner sees it: grants, and the task that ends them in time.
+
+use super::grants::Grants;
+use super::{Host, Memory, Opening, Paired};
+use crate::caller::lock;
+use crate::guards::Guard;
+use crate::verbs::adapter::Domain;
+use crate::verbs::driver::{Handle, Until};
+use crate::verbs::lanes::Order;
+use crate::verbs::plan::{deal, runs};
+use crate::verbs::rdma::{DeviceError, Rights};
+use crate::{Identity, LinkFault, Refused};
+use baton_kv::lease::ReadPin;
+use baton_proto::internal::{Descriptor, OpenReply, Window};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long work requests on windows may take: they never leave the host.
+const LOCAL: Duration = Duration::from_secs(1);
+/// How long, at shutdown, callers may take to finish what they are reading.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Less than this is not dealt to several queue pairs.
+const SHARE_BYTES: u64 = 256 << 10;
+
+/// A connection with one caller.
+pub(super) struct Served {
+    pub(super) caller: Identity,
+    pub(super) handle: Handle<Order>,
+    /// Cancelled when nothing of it is left.
+    pub(super) gone: CancellationToken,
+    domain: Domain,
+    lanes: usize,
+    grants: Mutex<Grants<Held>>,
+    /// Windows on the slot records, open as long as the connection.
+    records: Mutex<Opening>,
+    used: Mutex<Instant>,
+    /// Wakes the steward to look at the grants.
+    wake: Notify,
+}
+
+/// A grant. The order of the fields is that of their end: what is open closes before a slot can be
+/// reused.
+pub(super) struct Held {
+    opening: Opening,
+    _pins: Vec<ReadPin>,
+}
+
+impl Served {
+    pub(super) fn new(
+        caller: Identity,
+        paired: &Paired,
+        domain: Domain,
+        lanes: usize,
+        grants: usize,
+    ) -> Self {
+        Self {
+            caller,
+            handle: paired.handle.clone(),
+            gone: CancellationToken::new(),
+            domain,
+            lanes,
+            grants: Mutex::new(Grants::new(grants)),
+            records: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The connection is in use.
+    pub(super) fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    /// Opens the table of slot records to each queue pair.
+    pub(super) async fn open_records(&self, host: &Host) -> Result<Vec<Window>, Refused> {
+        let mut opening = Opening::default();
+        let arena = &host.context.arena;
+        let slots = arena.slots();
+        let stretch = self.domain.region.map().records(0, slots).ok_or(Refused::SlotBytes)?;
+        for lane in 0..self.lanes {
+            let on = Memory::Arena(self.domain.region.clone());
+            let what = (on, stretch, Rights::READ);
+            opening.add(&self.domain, arena, what, lane, (0, slots)).map_err(|e| busy(&e))?;
+        }
+        let opening = self.bind(opening).await?;
+        let windows = opening.to_wire();
+        *lock(&self.records) = opening;
+        Ok(windows)
+    }
+
+    /// Has everything opened by the queue pairs.
+    async fn bind<K: Send + 'static + AsRef<Opening>>(&self, keep: K) -> Result<K, Refused> {
+        let orders = keep.as_ref().bind(self.lanes);
+        match self.handle.run(orders, keep, local()).await {
+            Some((keep, Ok(()))) => Ok(keep),
+            // Dropping it closes what was opened.
+            Some((_, Err(_))) | None => Err(Refused::Connection),
+        }
+    }
+
+    /// Opens windows on pinned blocks for a while.
+    pub(super) async fn grant(
+        &self,
+        host: &Host,
+        pins: Vec<ReadPin>,
+        blocks: &[Descriptor],
+        reply: OpenReply,
+    ) -> Result<OpenReply, Refused> {
+        if !lock(&self.grants).room() {
+            return Err(Refused::Busy);
+        }
+        let opening = self.windows(host, &pins).map_err(|error| busy(&error))?;
+        let held = self.bind(Held { opening, _pins: pins }).await?;
+        let windows = held.opening.to_wire();
+        let time = Self::time(host, blocks);
+        let inserted = lock(&self.grants).insert(held, Instant::now() + time);
+        let grant = match inserted {
+            Ok(grant) => grant,
+            Err(held) => {
+                self.end(host, held).await;
+                return Err(Refused::Busy);
+            }
+        };
+        self.wake.notify_one();
+        let remaining_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        Ok(OpenReply { grant, windows, remaining_ms, ..reply })
+    }
+
+    /// How long a grant on these blocks lasts: no longer than any of their leases was promised.
+    fn time(host: &Host, blocks: &[Descriptor]) -> Duration {
+        let most = host.adapter.options().grant;
+        if !host.guards.on(Guard::Lease) {
+            return most;
+        }
+        let promised = blocks.iter().map(|block| block.lease_remaining_ms).max().unwrap_or(0);
+        most.min(Duration::from_millis(u64::from(promised)))
+    }
+
+    /// Keys for runs of adjacent slots, dealt to the queue pairs.
+    fn windows(&self, host: &Host, pins: &[ReadPin]) -> Result<Opening, DeviceError> {
+        let arena = &host.context.arena;
+        let layout = arena.layout();
+        let (stride, slot_bytes) = (layout.stride, layout.shape.slot_bytes as u64);
+        let least = SHARE_BYTES.div_ceil(stride);
+        let most = (u64::from(u32::MAX) / stride).max(1);
+        let clamp = |slots: u64| u32::try_from(slots).unwrap_or(u32::MAX);
+        let runs = runs(pins.iter().map(|pin| pin.slot().0));
+        let mut opening = Opening::default();
+        for (lane, run) in deal(&runs, self.lanes, clamp(least), clamp(most)) {
+            let bytes = u64::from(run.slots - 1) * stride + slot_bytes;
+            // Pinned slots exist.
+            let Some(stretch) = self.domain.region.map().slots(run.first, 0, bytes) else {
+                continue;
+            };
+            let what = (Memory::Arena(self.domain.region.clone()), stretch, Rights::READ);
+            opening.add(&self.domain, arena, what, lane, (run.first, run.slots))?;
+        }
+        Ok(opening)
+    }
+
+    /// Takes a grant out, to be ended.
+    pub(super) fn take(&self, grant: u64) -> Option<Held> {
+        self.touch();
+        let held = lock(&self.grants).take(grant);
+        self.wake.notify_one();
+        held
+    }
+
+    /// Ends a grant: afterwards none of its keys opens anything, and its blocks are not pinned any
+    /// more.
+    pub(super) async fn end(&self, host: &Host, held: Held) {
+        if !host.guards.on(Guard::Revocation) {
+            // What follows is what tests have to find: keys that work after the pins are gone.
+            let Held { opening, _pins } = held;
+            lock(&self.records).absorb(opening);
+            return;
+        }
+        let orders = held.opening.invalidate(self.lanes);
+        // Whether that succeeds or not: what comes back is dropped here, which closes what is still
+        // open, one by one, and then unpins.
+        drop(self.handle.run(orders, held, local()).await);
+    }
+}
+
+impl AsRef<Opening> for Held {
+    fn as_ref(&self) -> &Opening {
+        &self.opening
+    }
+}
+
+/// Terms of work requests that concern this host only.
+fn local() -> Until {
+    let (cancel, deadline) = (CancellationToken::new(), Instant::now() + LOCAL);
+    Until { cancel, deadline, linger: Duration::ZERO }
+}
+
+fn busy(error: &DeviceError) -> Refused {
+    tracing::warn!(%error, "windows could not be opened");
+    Refused::Busy
+}
+
+/// Looks after a connection until it ends: by itself, because nobody uses it, or at shutdown, when
+/// its caller is given a moment.
+pub(super) async fn steward(
+    host: Arc<Host>,
+    served: Arc<Served>,
+    driving: JoinHandle<LinkFault>,
+    number: u64,
+) {
+    let mut drain_until = None;
+    loop {
+        let now = Instant::now();
+        let idle_at = *lock(&served.used) + host.limits.idle;
+        let (expired, next, empty) = {
+            let mut grants = lock(&served.grants);
+            (grants.expired(now), grants.next_moment(), grants.is_empty())
+        };
+        for held in expired {
+            let (host, served) = (Arc::clone(&host), Arc::clone(&served));
+            host.clone().context.tasks.spawn(async move { served.end(&host, held).await });
+        }
+        let drained = drain_until.is_some_and(|until| empty || until <= now);
+        if drained || (empty && idle_at <= now) {
+            break;
+        }
+        let moment = next.into_iter().chain(drain_until).chain([idle_at.max(now)]).min();
+        tokio::select! {
+            () = served.handle.ended() => break,
+            () = served.wake.notified() => {}
+            () = host.context.shutdown.cancelled(), if drain_until.is_none() => {
+                lock(&served.grants).close();
+                drain_until = Some(now + DRAIN);
+            }
+            () = tokio::time::sleep_until(moment.unwrap_or(idle_at)) => {}
+        }
+    }
+    lock(&host.connections).remove(&number);
+    let rest = {
+        let mut grants = lock(&served.grants);
+        grants.close();
+        grants.drain()
+    };
+    served.handle.fail(LinkFault::Closed);
+    if let Ok(fault) = driving.await
+        && !matches!(fault, LinkFault::Closed | LinkFault::Peer)
+    {
+        tracing::info!(%fault, worker = %served.caller.worker, "an RDMA connection failed");
+    }
+    // The queue pairs carry out nothing any more; now the keys, and last the pins.
+    drop(std::mem::take(&mut *lock(&served.records)));
+    drop(rest);
+    served.gone.cancel();
+}
