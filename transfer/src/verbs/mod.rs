@@ -18,6 +18,7 @@ mod posting;
 mod pull;
 #[allow(dead_code, unused_imports)]
 mod rdma;
+mod reads;
 mod route;
 mod server;
 mod signal;

@@ -3,9 +3,9 @@
 use super::driver::{Stop, Until};
 use super::lanes::Order;
 use super::links::{Link, Links, device};
-use super::plan::{Move, stretches};
-use super::rdma::{Local as Place, Scratch};
-use super::route::{Door, Item, Route, routes};
+use super::rdma::Scratch;
+use super::reads::Tables;
+use super::route::{Door, Item, routes};
 use super::signal::judged;
 use crate::flight::{Report, Work};
 use crate::guards::Guard;
@@ -260,66 +260,18 @@ fn prepare(
         .map_err(|_| broken("a granted block without a window"))?;
     routes.sort_by_key(|route| route.door.lane);
     let records = link.scratch().map_err(device)?;
-    let orders = reads(links, link, &routes, &records)
-        .ok_or(broken("a window that is smaller than its blocks"))?;
-    let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();
     let arena = &links.local.arena;
+    let tables = Tables {
+        slots: link.domain.region.map(),
+        stride: arena.layout().stride,
+        records: records.map(),
+        peer_records: &link.records,
+        message_bytes: links.adapter.message_bytes(),
+    };
+    let orders = tables.reads(&routes).ok_or(broken("a window that is smaller than its blocks"))?;
+    let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();
     let guards = items.iter().map(|item| arena.write(item.local)).collect();
     Ok(Some((orders, Cargo { items, guards, records, part_crcs })))
-}
-
-/// READs of payloads, and behind them on each queue pair READs of their slot records. The first of
-/// those waits until all payloads before it have arrived: whoever reads a record has to know that
-/// what it says was so after the payload was read.
-fn reads(
-    links: &Links,
-    link: &Link,
-    routes: &[Route],
-    records: &Scratch,
-) -> Option<Vec<Vec<Order>>> {
-    let map = link.domain.region.map();
-    let stride = links.local.arena.layout().stride;
-    let most = links.adapter.message_bytes();
-    let mut orders: Vec<Vec<Order>> = (0..link.lanes()).map(|_| Vec::new()).collect();
-    let mut plan = Vec::new();
-    for route in routes {
-        plan.clear();
-        route.payload(stride, most, &mut plan);
-        for &stretch in &plan {
-            let (slot, offset) = (stretch.local / stride, stretch.local % stride);
-            let into = map.slots(u32::try_from(slot).ok()?, offset, u64::from(stretch.bytes))?;
-            let from = route.door.remote(stretch)?;
-            orders[route.door.lane].push(Order::Read { into, from, fenced: false });
-        }
-    }
-    let mut fenced = vec![true; link.lanes()];
-    let mut position = 0;
-    for route in routes {
-        let lane = route.door.lane;
-        let moves: Vec<Move> = route
-            .items
-            .iter()
-            .zip(position..)
-            .map(|(item, local)| Move {
-                remote: item.remote,
-                local,
-                offset: 0,
-                bytes: RECORD_BYTES as u64,
-            })
-            .collect();
-        position += moves.len() as u32;
-        plan.clear();
-        stretches(&moves, RECORD_BYTES as u64, most.max(RECORD_BYTES as u32), &mut plan);
-        for stretch in &plan {
-            let record = RECORD_BYTES as u64;
-            let first = u32::try_from(stretch.remote / record).ok()?;
-            let from = link.records[lane].records(first, stretch.bytes / RECORD_BYTES as u32)?;
-            let into: Place = records.at(stretch.local, stretch.bytes)?;
-            let fenced = std::mem::take(&mut fenced[lane]);
-            orders[lane].push(Order::Read { into, from, fenced });
-        }
-    }
-    Some(orders)
 }
 
 /// Compares everything that arrived. `None` if the runtime ended under it.

@@ -372,6 +372,25 @@ pub(crate) struct Scratch {
     shared: Arc<Shared>,
 }
 
+/// Where a scratch memory is for work requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScratchMap {
+    bytes: u64,
+    key: u32,
+}
+
+impl ScratchMap {
+    pub(super) fn new(bytes: u64, key: u32) -> Self {
+        Self { bytes, key }
+    }
+
+    /// A stretch of it; `None` if it does not have it.
+    pub(crate) fn at(&self, offset: u64, bytes: u32) -> Option<Local> {
+        let end = offset.checked_add(u64::from(bytes))?;
+        (bytes > 0 && end <= self.bytes).then(|| Local { address: offset, bytes, key: self.key })
+    }
+}
+
 /// An anonymous mapping. Shared, because a private one would be copied under the device's feet
 /// when the process forks.
 struct Shared {
@@ -423,14 +442,14 @@ impl Scratch {
         Bindable(Some(Arc::clone(&self.region)))
     }
 
+    /// Where it is for work requests.
+    pub(crate) fn map(&self) -> ScratchMap {
+        ScratchMap::new(self.shared.bytes as u64, self.region.local_key())
+    }
+
     /// A stretch of it for a work request; `None` if it does not have it.
     pub(crate) fn at(&self, offset: u64, bytes: u32) -> Option<Local> {
-        let end = offset.checked_add(u64::from(bytes))?;
-        (bytes > 0 && end <= self.shared.bytes as u64).then(|| Local {
-            address: offset,
-            bytes,
-            key: self.region.local_key(),
-        })
+        self.map().at(offset, bytes)
     }
 
     /// Copies out what the device wrote. It may be torn while the device still writes.

@@ -44,7 +44,7 @@ pub(crate) use error::PostError;
 pub(crate) use event::{AsyncEvent, AsyncEvents};
 pub(crate) use memory::{
     ArenaMap, ArenaRegion, Bindable, Local, ProtectionDomain, Remote, RemoteKey, RemoteRegion,
-    Rights, Scratch,
+    Rights, Scratch, ScratchMap,
 };
 pub(crate) use pair::{Failed, PairOptions, QueuePair, RECEIVE, Ready, RemoteEnd, Reset};
 pub(crate) use provider::{Completing, Draining, Sending};

@@ -5,7 +5,8 @@
 
 use super::provider::{Completing, Draining, Sending};
 use super::{
-    ArenaMap, Bindable, Chain, Completion, DeviceError, MemoryWindow, PostError, RECEIVE, Status,
+    ArenaMap, Bindable, Chain, Completion, DeviceError, MemoryWindow, PostError, RECEIVE,
+    ScratchMap, Status,
 };
 use baton_arena::Layout;
 use std::collections::VecDeque;
@@ -16,6 +17,11 @@ use tokio::sync::Notify;
 /// Where slots and records of an arena of this layout would be.
 pub(crate) fn map(layout: Layout) -> ArenaMap {
     ArenaMap::new(layout, 0)
+}
+
+/// Where a scratch memory of so many bytes would be.
+pub(crate) fn scratch(bytes: u64) -> ScratchMap {
+    ScratchMap::new(bytes, 0)
 }
 
 /// What such windows are bound to.
