@@ -6,6 +6,8 @@
 //! window opens it closes for certain before the pins go. See docs/transfer.md.
 
 mod adapter;
+#[cfg(test)]
+mod driven;
 #[allow(dead_code)]
 mod driver;
 #[allow(dead_code)]

@@ -92,7 +92,7 @@ impl Posting {
             deadline: Instant::now() + Duration::from_mins(1),
             linger: Duration::ZERO,
         };
-        let (_, outcome) = tokio::select! {
+        let ((), outcome) = tokio::select! {
             outcome = self.handle.run(orders, (), until) => outcome?,
             _fault = &mut self.driving => return None,
         };

@@ -387,7 +387,7 @@ impl ScratchMap {
     /// A stretch of it; `None` if it does not have it.
     pub(crate) fn at(&self, offset: u64, bytes: u32) -> Option<Local> {
         let end = offset.checked_add(u64::from(bytes))?;
-        (bytes > 0 && end <= self.bytes).then(|| Local { address: offset, bytes, key: self.key })
+        (bytes > 0 && end <= self.bytes).then_some(Local { address: offset, bytes, key: self.key })
     }
 }
 

@@ -1,0 +1,139 @@
+//! A connection's driver with its queue pairs, over the provider that moves nothing and fails when
+//! it is told to.
+#![allow(clippy::unwrap_used)]
+
+use super::driver::{Driver, Handle, Stop, Until};
+use super::lanes::{Lanes, Order};
+use super::rdma::null::{self, Strings};
+use super::rdma::{Remote, RemoteKey, Rights, Sending, Status};
+use crate::{Counters, LinkFault, Op, TransportKind};
+use baton_arena::{Layout, Shape};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+struct Rig {
+    handle: Handle<Order>,
+    strings: Strings,
+    counters: Counters,
+    driving: JoinHandle<LinkFault>,
+}
+
+/// Two queue pairs of 16 work requests, 4 to a doorbell.
+fn rig() -> Rig {
+    let (completions, strings) = null::completions(64);
+    let mut pairs = vec![strings.pair(0), strings.pair(1)];
+    for pair in &mut pairs {
+        pair.post_receives(1).unwrap();
+    }
+    let counters = Counters::default();
+    let lanes = Lanes::new(pairs, completions, 4, counters.clone(), Op::Pull);
+    let (driver, handle) = Driver::new(lanes, 16, 4, Duration::ZERO);
+    let driving = tokio::runtime::Handle::current().spawn(driver.run());
+    Rig { handle, strings, counters, driving }
+}
+
+fn reads(count: usize) -> Vec<Order> {
+    let map = null::map(Layout::of(Shape { slots: 4, slot_bytes: 64 }).unwrap());
+    let into = map.slots(0, 0, 64).unwrap();
+    let from = Remote { address: 0, key: RemoteKey::from_wire(1) };
+    (0..count).map(|_| Order::Read { into, from, fenced: false }).collect()
+}
+
+fn until(linger: Duration) -> Until {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    Until { cancel: CancellationToken::new(), deadline, linger }
+}
+
+impl Rig {
+    async fn run(&self, works: Vec<Vec<Order>>) -> Result<(), Stop> {
+        let (kept, outcome) = self.handle.run(works, 7, until(Duration::ZERO)).await.unwrap();
+        assert_eq!(kept, 7);
+        outcome
+    }
+
+    fn posted(&self) -> (u64, u64) {
+        let sample = self.counters.sample(TransportKind::Verbs, Op::Pull);
+        (sample.work_requests, sample.doorbells)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_requests_and_doorbells_as_planned() {
+    let rig = rig();
+    assert_eq!(rig.run(vec![reads(33), reads(8)]).await, Ok(()));
+    assert_eq!(rig.posted(), (41, 9 + 2));
+    drop(rig.handle);
+    assert_eq!(rig.driving.await.unwrap(), LinkFault::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_ends_the_connection_and_gives_everything_back() {
+    let rig = rig();
+    rig.strings.fail_after(9, Status::RemoteAccess);
+    let failed = Err(Stop::Link(LinkFault::RemoteAccess));
+    assert_eq!(rig.run(vec![reads(40), reads(40)]).await, failed);
+    assert!(!rig.handle.alive());
+    assert_eq!(rig.run(vec![reads(1)]).await, failed, "nothing is taken any more");
+    assert_eq!(rig.driving.await.unwrap(), LinkFault::RemoteAccess);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_is_refused_half_way_ends_the_connection_and_gives_everything_back() {
+    let rig = rig();
+    rig.strings.refuse_after(6);
+    let failed = Err(Stop::Link(LinkFault::Post));
+    assert_eq!(rig.run(vec![reads(8), Vec::new()]).await, failed);
+    assert_eq!(rig.posted(), (6, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_device_holds_is_given_back_only_when_the_queue_pair_has_failed() {
+    let rig = rig();
+    rig.strings.hold();
+    let handle = rig.handle.clone();
+    let term = until(Duration::from_secs(1));
+    let (cancel, deadline) = (term.cancel.clone(), term.deadline);
+    let mut pull = tokio::task::JoinSet::new();
+    pull.spawn(async move { handle.run(vec![reads(4)], (), term).await.unwrap().1 });
+    while rig.strings.outstanding() < 4 {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    let outcome = pull.join_next().await.unwrap().unwrap();
+    assert_eq!(outcome, Err(Stop::Cancelled));
+    assert!(Instant::now() >= deadline + Duration::from_secs(1), "not before the linger is over");
+    assert_eq!(rig.strings.outstanding(), 0);
+    assert_eq!(rig.driving.await.unwrap(), LinkFault::Overdue);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_immediate_wakes_who_expects_it_and_its_receive_is_replaced() {
+    let rig = rig();
+    for immediate in 0..3 {
+        let expected = rig.handle.expect(immediate);
+        assert!(rig.strings.arrive(1, immediate), "there is a receive");
+        expected.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_open_under_another_key_each_time() {
+    let rig = rig();
+    let map = null::map(Layout::of(Shape { slots: 4, slot_bytes: 64 }).unwrap());
+    let (stretch, rights) = (map.slots(0, 0, 64).unwrap(), Rights::READ);
+    let window = Arc::new(Mutex::new(null::window(0x100)));
+    let mut keys = vec![window.lock().unwrap().key()];
+    for _ in 0..3 {
+        let (on, window) = (null::bindable(), Arc::clone(&window));
+        let bind = Order::Bind { window: Arc::clone(&window), on, stretch, rights };
+        assert_eq!(rig.run(vec![vec![bind], Vec::new()]).await, Ok(()));
+        let key = window.lock().unwrap().key();
+        assert_ne!(keys.last(), Some(&key));
+        keys.push(key);
+        let close = Order::Invalidate { window };
+        assert_eq!(rig.run(vec![vec![close], Vec::new()]).await, Ok(()));
+    }
+}
