@@ -4,7 +4,8 @@ use crate::config::Preferred;
 use baton_node::task::Tasks;
 use baton_transfer::{InFlight, Peer, Pull, Settled, Transport};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The transports of a worker.
 #[derive(Clone)]
