@@ -16,6 +16,7 @@ use baton_node::serve::{self, Listener, ServeConfig};
 use baton_node::task::Tasks;
 use baton_node::telemetry::{self, LogConfig};
 use baton_proto::internal as pb;
+use baton_proto::internal::fabric_server::FabricServer;
 use baton_proto::internal::worker_server::WorkerServer;
 use std::io::Write;
 use std::path::Path;
@@ -114,8 +115,13 @@ impl Daemon {
         let drain = Drain::new(grace);
         let tasks = Tasks::new(&drain, TASKS_MAX);
         let listener = serve::bind(serve)?;
-        let grounds = tokio::runtime::Handle::current()
-            .block_on(Grounds::open(role, common, spec, &secret))?;
+        let grounds = tokio::runtime::Handle::current().block_on(Grounds::open(
+            role,
+            common,
+            spec,
+            &secret,
+            listener.local_addr(),
+        ))?;
         let metrics = Metrics::new();
         let health = Health::new(&drain);
         Ok(Self {
@@ -185,10 +191,11 @@ impl Daemon {
             tasks: self.tasks.clone(),
         });
         metrics::register(&self.metrics, &self.grounds.counters, &self.status.subscribe());
-        let router = routes
-            .add_service(self.guarded(worker))
-            .into_axum_router()
-            .merge(admin::routes(&self.health, &self.metrics));
+        let mut routes = routes.add_service(self.guarded(worker));
+        if let Some(fabric) = self.grounds.fabric.clone() {
+            routes = routes.add_service(self.guarded(FabricServer::new(fabric)));
+        }
+        let router = routes.into_axum_router().merge(admin::routes(&self.health, &self.metrics));
         let uri = format!("http://{}", self.listener.local_addr());
         let Self { listener, tasks, drain, .. } = self;
         listener.serve(router, &tasks).map_err(|error| {

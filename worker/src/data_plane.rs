@@ -1,13 +1,16 @@
 //! The transports of a worker: what it serves its blocks by, and what it pulls others' blocks with.
 
 use crate::blocks::Blocks;
-use crate::config::{Common, TlsConfig, TransferConfig};
+use crate::config::{Common, TlsConfig, TransferConfig, VerbsConfig, VerbsMode};
+use crate::fabric::{FabricService, GrpcSignalling};
 use crate::links::Links;
+use crate::peers::Peers;
 use baton_node::auth::{ClusterSecret, Purpose};
 use baton_node::clock::Clock;
 use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
 use baton_transfer::tcp::{TlsFile, TlsFiles, TlsIdentity};
+use baton_transfer::verbs::{Adapter, DeviceChoice, Server, Verbs, VerbsOptions};
 use baton_transfer::{
     Counters, Endpoints, Local, ServeContext, ServeLimits, Token, Transport, shm, tcp,
 };
@@ -22,7 +25,18 @@ pub(crate) struct DataPlane {
     pub(crate) links: Links,
     pub(crate) endpoints: Endpoints,
     pub(crate) counters: Counters,
+    /// Answers peers that want blocks over verbs, where these are offered.
+    pub(crate) fabric: Option<FabricService>,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// What others know this daemon by.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) identity: &'a Identity,
+    /// Where its gRPC services listen.
+    pub(crate) grpc: SocketAddr,
+    pub(crate) peers: &'a Peers,
 }
 
 impl DataPlane {
@@ -30,10 +44,11 @@ impl DataPlane {
     pub(crate) async fn open(
         common: &Common<'_>,
         blocks: &Blocks,
-        identity: &Identity,
+        known: Known<'_>,
         secret: &ClusterSecret,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Failure> {
+        let identity = known.identity;
         let token = Token::new(*secret.derive(Purpose::Transfer).bytes());
         let counters = Counters::default();
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
@@ -63,16 +78,17 @@ impl DataPlane {
         let sides = Sides { local, serve, limits };
         let (tcp, tcp_address) = sides.tcp(common.transfer).await?;
         let (shm, shm_path) = sides.shm(common.transfer, &identity.name).await?.unzip();
+        let (verbs, fabric) = sides.verbs(&common.transfer.verbs, known.peers)?.unzip();
         let host = identity.host.clone();
         let endpoints = Endpoints {
             tcp: Some(tcp_address),
             shm: shm_path,
             host: host.clone(),
-            verbs: None,
+            verbs: fabric.is_some().then(|| fabric_uri(known.grpc, tcp_address)),
             sim: None,
         };
-        let links = Links { tcp, shm, verbs: None, prefer: common.transfer.prefer, host };
-        Ok(Self { links, endpoints, counters, shutdown })
+        let links = Links { tcp, shm, verbs, prefer: common.transfer.prefer, host };
+        Ok(Self { links, endpoints, counters, fabric, shutdown })
     }
 }
 
@@ -112,6 +128,46 @@ impl Sides {
         let link = shm::Shm::new(self.local.clone(), shm::ShmOptions::default());
         Ok(Some((Arc::new(link), path)))
     }
+
+    fn verbs(
+        &self,
+        config: &VerbsConfig,
+        peers: &Peers,
+    ) -> Result<Option<(Arc<dyn Transport>, FabricService)>, Failure> {
+        if config.mode == VerbsMode::Off {
+            return Ok(None);
+        }
+        let device = DeviceChoice {
+            device: (!config.device.is_empty()).then(|| config.device.clone()),
+            port: (config.port > 0).then_some(config.port),
+            gid_index: u8::try_from(config.gid_index).ok(),
+        };
+        let options = VerbsOptions { device, ..VerbsOptions::default() };
+        let adapter = match Adapter::open(&self.local.arena, &options) {
+            Ok(adapter) => adapter,
+            Err(error) if config.mode == VerbsMode::Auto => {
+                tracing::info!(%error, "no RDMA: blocks go by shared memory and tcp");
+                return Ok(None);
+            }
+            Err(error) => {
+                let message = format!("`transfer.verbs.mode` = \"required\": {error}");
+                return Err(Failure::new(Exit::Unavailable, message).with_hint(
+                    "`transfer.verbs.mode` = \"auto\" starts without RDMA, \"off\" ignores it",
+                ));
+            }
+        };
+        let signalling = Arc::new(GrpcSignalling { peers: peers.clone() });
+        let identity = self.serve.identity;
+        let link = Verbs::new(self.local.clone(), identity, adapter.clone(), signalling);
+        let server = Server::new(self.serve.clone(), adapter, self.limits);
+        Ok(Some((Arc::new(link), FabricService { server: Arc::new(server) })))
+    }
+}
+
+/// Where peers reach the gRPC services: a listener on all addresses is reached where blocks are.
+fn fabric_uri(grpc: SocketAddr, tcp: SocketAddr) -> String {
+    let ip = if grpc.ip().is_unspecified() { tcp.ip() } else { grpc.ip() };
+    format!("http://{}", SocketAddr::new(ip, grpc.port()))
 }
 
 /// What peers are shown over tcp, if certificates are configured.

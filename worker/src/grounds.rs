@@ -3,7 +3,8 @@
 
 use crate::blocks::Blocks;
 use crate::config::{Common, EngineKind};
-use crate::data_plane::DataPlane;
+use crate::data_plane::{DataPlane, Known};
+use crate::fabric::FabricService;
 use crate::links::Links;
 use crate::peers::Peers;
 use baton_arena::{Arena, ArenaOptions};
@@ -16,6 +17,7 @@ use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
 use baton_proto::internal as pb;
 use baton_transfer::Counters;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -38,17 +40,21 @@ pub struct Grounds {
     pub description: pb::WorkerDescription,
     /// What the transports have moved.
     pub counters: Counters,
+    /// Answers peers that want blocks over verbs, where these are offered.
+    pub fabric: Option<FabricService>,
     /// Ends the transports; they serve until the very end, because peers may still pull.
     pub shutdown: CancellationToken,
 }
 
 impl Grounds {
-    /// Takes memory, opens the data plane. Call it inside a runtime.
+    /// Takes memory, opens the data plane. `grpc` is where this daemon listens. Call it inside a
+    /// runtime.
     pub async fn open(
         role: pb::Role,
         common: &Common<'_>,
         spec: &ModelSpec,
         secret: &ClusterSecret,
+        grpc: SocketAddr,
     ) -> Result<Self, Failure> {
         let identity = Identity::take(common.name)?;
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::process());
@@ -60,7 +66,9 @@ impl Grounds {
             &spec.numerics_class,
         );
         let root = Arc::new(ChainRoot::new(secret.expose(), &domain));
-        let plane = DataPlane::open(common, &blocks, &identity, secret, &clock).await?;
+        let peers = Peers::new(ClientAuth::new(secret));
+        let known = Known { identity: &identity, grpc, peers: &peers };
+        let plane = DataPlane::open(common, &blocks, known, secret, &clock).await?;
         let description = pb::WorkerDescription {
             worker: identity.worker.0,
             name: identity.name.clone(),
@@ -75,10 +83,11 @@ impl Grounds {
             clock,
             blocks,
             links: plane.links,
-            peers: Peers::new(ClientAuth::new(secret)),
+            peers,
             root,
             description,
             counters: plane.counters,
+            fabric: plane.fabric,
             shutdown: plane.shutdown,
         })
     }

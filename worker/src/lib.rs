@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 mod data_plane;
 pub mod engine_loop;
+pub mod fabric;
 pub mod fill;
 pub mod grounds;
 pub mod links;
