@@ -46,8 +46,21 @@ fn every_transport_moves_what_was_published() {
     let (report, rows) = rows(&output.stdout);
     // 2 transports; for each size all blocks, before and after.
     assert_eq!(report["checked_blocks"], 2 * 2 * (256 + 16));
-    // For each size 2 transports, 2 limits, and the transports once more under load.
-    assert_eq!(rows.len(), 2 * (2 + 2 + 2));
+    // For each size 2 transports, 2 limits, the transports once more under load, and posting.
+    assert_eq!(rows.len(), 2 * (2 + 2 + 2 + 1));
+    let (posted, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row["transport"] == "posting");
+    for row in posted {
+        assert!(row["us_per_descriptor"].as_f64().unwrap() > 0.0, "{row}");
+        let [requests, doorbells] = ["work_requests", "doorbells"].map(|key| row[key].as_u64());
+        let batch = row["batch"].as_u64().unwrap();
+        // Rounds and iterations; each block is a request, and records come with more.
+        assert!(
+            requests >= Some(4 * batch) && doorbells < requests && doorbells > Some(0),
+            "{row}"
+        );
+        assert!(row["gb_per_s"].is_null());
+    }
     for row in &rows {
         assert!(row["gb_per_s"].as_f64().unwrap() > 0.0, "{row}");
         let transport = row["transport"].as_str().unwrap();

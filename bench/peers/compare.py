@@ -65,7 +65,8 @@ class Results:
         self.details = {}
 
     def add(self, block_bytes, name, row):
-        self.speeds.setdefault((block_bytes, name), []).append(row["gb_per_s"])
+        if row["gb_per_s"] is not None:
+            self.speeds.setdefault((block_bytes, name), []).append(row["gb_per_s"])
         self.details.setdefault((block_bytes, name), []).append(row)
 
     def fails(self, name, error):

@@ -57,7 +57,7 @@ def baton_round(program, options, block_bytes, transports):
     for row in rows:
         name = " ".join(filter(None, ["baton", row["transport"], row["op"]]))
         if row["op"] is None:
-            name = {"raw_tcp": "raw tcp stream", "memcpy": "memcpy"}[row["transport"]]
+            name = {"raw_tcp": "raw tcp stream"}.get(row["transport"], row["transport"])
         found[name] = row
     return found
 

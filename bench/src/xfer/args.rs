@@ -145,7 +145,9 @@ enum Reference {
     Memcpy,
     /// As many plain sockets, without frames
     Tcp,
-    /// Those that fit the transports
+    /// RDMA over a device that does nothing: what each block costs
+    Posting,
+    /// Those that fit the transports, and posting
     All,
     /// None
     None,
@@ -229,6 +231,8 @@ pub(super) enum Contestant {
     Memcpy,
     /// Plain sockets.
     RawTcp,
+    /// RDMA over a device that does nothing.
+    Posting,
 }
 
 impl Contestant {
@@ -246,6 +250,7 @@ impl Contestant {
             Self::Pull(kind, op) => format!("{kind} {}", op.as_str()),
             Self::Memcpy => "memcpy".to_owned(),
             Self::RawTcp => "raw tcp".to_owned(),
+            Self::Posting => "posting".to_owned(),
         }
     }
 }
@@ -311,10 +316,13 @@ impl XferArgs {
             all.push(pull);
         }
         // A limit that was named is measured without its transport, too.
-        for (reference, limit) in
-            [(Reference::Memcpy, Contestant::Memcpy), (Reference::Tcp, Contestant::RawTcp)]
-        {
-            if self.reference.contains(&reference) && !all.contains(&limit) {
+        for (references, limit) in [
+            ([Reference::Memcpy].as_slice(), Contestant::Memcpy),
+            (&[Reference::Tcp], Contestant::RawTcp),
+            (&[Reference::Posting, Reference::All], Contestant::Posting),
+        ] {
+            let named = references.iter().any(|reference| self.reference.contains(reference));
+            if named && !all.contains(&limit) {
                 all.push(limit);
             }
         }
@@ -330,7 +338,7 @@ impl XferArgs {
         match limit {
             Contestant::Memcpy => all || self.reference.contains(&Reference::Memcpy),
             Contestant::RawTcp => all || self.reference.contains(&Reference::Tcp),
-            Contestant::Pull(..) => false,
+            Contestant::Pull(..) | Contestant::Posting => false,
         }
     }
 
@@ -418,8 +426,8 @@ mod tests {
             let all = parse(line).unwrap().contestants().unwrap();
             all.into_iter().map(Contestant::name).collect::<Vec<_>>().join(", ")
         };
-        assert_eq!(named(""), "raw tcp, tcp read, memcpy, shm copy");
-        assert_eq!(named("--transport shm"), "memcpy, shm copy");
+        assert_eq!(named(""), "raw tcp, tcp read, memcpy, shm copy, posting");
+        assert_eq!(named("--transport shm"), "memcpy, shm copy, posting");
         assert_eq!(named("--op read --reference none"), "tcp read");
         assert_eq!(named("--transport shm --reference tcp"), "shm copy, raw tcp");
     }

@@ -32,17 +32,28 @@ pub(super) struct Lane {
 #[derive(Clone, Debug)]
 pub(super) struct Moved {
     pub(super) blocks: u64,
+    /// Work requests of RDMA.
+    pub(super) requests: u64,
+    /// Calls with which they were posted.
+    pub(super) doorbells: u64,
     pub(super) latency_ns: Histogram<u64>,
 }
 
 impl Moved {
     pub(super) fn none() -> Self {
         let latency_ns = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3);
-        Self { blocks: 0, latency_ns: latency_ns.expect("the bounds are in order") }
+        Self {
+            blocks: 0,
+            requests: 0,
+            doorbells: 0,
+            latency_ns: latency_ns.expect("the bounds are in order"),
+        }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
         self.blocks += other.blocks;
+        self.requests += other.requests;
+        self.doorbells += other.doorbells;
         self.latency_ns += &other.latency_ns;
     }
 

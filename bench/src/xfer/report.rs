@@ -61,6 +61,17 @@ impl Row {
         self.cpu_s += sample.cpu_s;
     }
 
+    /// Nothing where nothing moves.
+    fn speed(&self) -> Spread {
+        let moves = self.contestant != Contestant::Posting;
+        self.gb_per_s.iter().copied().filter(|_| moves).collect()
+    }
+
+    fn us_per_descriptor(&self) -> Option<f64> {
+        let posted = self.contestant == Contestant::Posting && self.all.blocks > 0;
+        posted.then(|| self.took.as_nanos() as f64 / 1e3 / self.all.blocks as f64)
+    }
+
     fn descriptors_per_s(&self) -> Option<f64> {
         let per_s = self.all.blocks as f64 / self.took.as_secs_f64();
         // A plain stream has none.
@@ -70,7 +81,8 @@ impl Row {
     /// `None` where the processor time of others is in it.
     fn cpu_s_per_gib(&self) -> Option<f64> {
         let bytes = (self.all.blocks * self.shape.block_bytes) as f64;
-        (!self.load && bytes > 0.0).then(|| self.cpu_s / (bytes / GIB))
+        let moves = self.contestant != Contestant::Posting;
+        (!self.load && moves && bytes > 0.0).then(|| self.cpu_s / (bytes / GIB))
     }
 
     fn latency_us(&self, quantile: f64) -> Option<f64> {
@@ -105,13 +117,14 @@ impl Row {
             Contestant::Pull(kind, op) => (kind.to_string(), json!(op.as_str())),
             Contestant::Memcpy => ("memcpy".to_owned(), Value::Null),
             Contestant::RawTcp => ("raw_tcp".to_owned(), Value::Null),
+            Contestant::Posting => ("posting".to_owned(), Value::Null),
         };
         row.insert("transport".to_owned(), json!(transport));
         row.insert("op".to_owned(), op);
         row.insert("load".to_owned(), json!(self.load));
         row.insert("block_bytes".to_owned(), json!(self.shape.block_bytes));
         row.insert("batch".to_owned(), json!(self.shape.batch));
-        let speed: Spread = self.gb_per_s.iter().copied().collect();
+        let speed = self.speed();
         row.insert("gb_per_s".to_owned(), rounded(speed.median()));
         row.insert("gb_per_s_min".to_owned(), rounded(speed.min()));
         row.insert("gb_per_s_max".to_owned(), rounded(speed.max()));
@@ -126,6 +139,10 @@ impl Row {
         row.insert("of_limit_min".to_owned(), ratio(Spread::min));
         row.insert("of_limit_max".to_owned(), ratio(Spread::max));
         row.insert("busy_p99_ratio".to_owned(), rounded(self.busy_p99_ratio(all)));
+        row.insert("us_per_descriptor".to_owned(), rounded(self.us_per_descriptor()));
+        let posted = self.all.requests > 0;
+        row.insert("work_requests".to_owned(), json!(posted.then_some(self.all.requests)));
+        row.insert("doorbells".to_owned(), json!(posted.then_some(self.all.doorbells)));
         row.insert("pulls".to_owned(), json!(self.all.latency_ns.len()));
         row.insert("bytes".to_owned(), json!(self.all.blocks * self.shape.block_bytes));
         Value::Object(row)
@@ -181,7 +198,7 @@ impl Report {
             "",
         ]);
         for row in &self.rows {
-            let speed: Spread = row.gb_per_s.iter().copied().collect();
+            let speed = row.speed();
             let spread = match (speed.min(), speed.max()) {
                 (Some(min), Some(max)) => format!("({min:.2}..{max:.2})"),
                 _ => String::new(),
@@ -194,6 +211,13 @@ impl Report {
             let mut remark = ratio.map(|r| format!("{r:.2} x {limit}")).unwrap_or_default();
             if let Some(ratio) = row.busy_p99_ratio(&self.rows) {
                 remark = format!("p99 {ratio:.1} x quiet");
+            }
+            if row.all.requests > 0 {
+                let per_doorbell = row.all.requests as f64 / row.all.doorbells.max(1) as f64;
+                remark = format!("{remark} {per_doorbell:.1} requests per doorbell");
+            }
+            if let Some(us) = row.us_per_descriptor() {
+                remark = format!("{us:.3} us per descriptor,{remark}");
             }
             line([
                 &row.name(),

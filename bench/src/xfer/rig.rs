@@ -12,6 +12,7 @@ use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use baton_transfer::shm::{Shm, ShmOptions};
 use baton_transfer::tcp::{Tcp, TcpOptions};
+use baton_transfer::verbs::{Posting, VerbsOptions};
 use baton_transfer::{Counters, Local, Peer, Token, Transport, TransportKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +153,7 @@ impl Rig {
             Contestant::Pull(kind, _) => self.pull(kind, turn).await,
             Contestant::Memcpy => self.memcpy(turn).await,
             Contestant::RawTcp => self.raw(turn).await,
+            Contestant::Posting => self.post(turn).await,
         }
     }
 
@@ -208,6 +210,34 @@ impl Rig {
         Ok(moved)
     }
 
+    /// Pulls all blocks, batch by batch, through a device that does nothing.
+    async fn post(&mut self, turn: Turn) -> Result<Moved, Failure> {
+        let Shape { block_bytes, batch, blocks } = self.shape;
+        let arena = self.store.arena.shape();
+        let over = self.local.shutdown.clone();
+        let post = async move {
+            let mut posting = Posting::new(arena, VerbsOptions::default())?;
+            let pairs: Vec<_> = scattered(blocks).collect();
+            let mut moved = Moved::none();
+            let mut pace = Pace::new(turn);
+            for pairs in pairs.chunks_exact(batch as usize).cycle() {
+                if !pace.goes_on() || over.is_cancelled() {
+                    break;
+                }
+                let begun = pace.now();
+                let round = posting.round(pairs, block_bytes).await?;
+                moved.record(u64::from(batch), pace.now().saturating_sub(begun));
+                moved.requests += round.requests;
+                moved.doorbells += round.doorbells;
+            }
+            Some(moved)
+        };
+        let posted = self.local.tasks.spawn(post).await.map_err(|_| panicked())?;
+        posted.ok_or_else(|| {
+            Failure::new(Exit::Runtime, "work requests that were posted to no device did not end")
+        })
+    }
+
     /// Receives plain streams, each on a thread of its own.
     async fn raw(&mut self, turn: Turn) -> Result<Moved, Failure> {
         let bytes = u64::from(self.shape.batch) * self.shape.block_bytes;
@@ -252,6 +282,13 @@ fn lanes(args: &XferArgs, shape: Shape, published: &Published, store: &Store) ->
         Lane::new(blocks, drafts, shape.batch, args.placement, u64::from(number))
     };
     (0..args.threads).map(lane).collect()
+}
+
+/// Slots of both sides so that no two neighbours meet: each block is a work request.
+fn scattered(blocks: u32) -> impl Iterator<Item = (u32, u32)> {
+    let (even, odd) = ((0..blocks).step_by(2), (1..blocks).step_by(2));
+    let remote = even.chain(odd);
+    remote.zip((0..blocks).rev())
 }
 
 fn no_room(error: &baton_arena::ArenaError) -> Failure {
