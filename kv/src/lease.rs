@@ -178,7 +178,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    fn record(&self, generation: Generation) -> SlotRecord {
+    pub(crate) fn record(&self, generation: Generation) -> SlotRecord {
         SlotRecord {
             state: RecordState::Sealed,
             group: self.id.group,

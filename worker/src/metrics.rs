@@ -76,6 +76,7 @@ fn blocks(metrics: &Metrics, status: watch::Receiver<Status>) {
             ("sealed", counts.sealed),
             ("cached", counts.cached),
             ("pinned", counts.pinned),
+            ("set_aside", counts.set_aside),
             ("quarantined", counts.quarantined),
         ];
         for (state, count) in states {

@@ -140,6 +140,23 @@ impl Forest {
         }
     }
 
+    /// The unpinned leaf whose last use is longest ago.
+    pub(super) fn oldest(&self) -> Option<&Block> {
+        let (_, key) = self.evictable.first()?;
+        self.get(key)
+    }
+
+    /// Counts an unpinned leaf as used just now.
+    pub(super) fn touch(&mut self, key: &BlockKey) {
+        let last_use = self.tick();
+        let node = held_node(&mut self.nodes, key);
+        let block = held_block(&mut node.block, key);
+        let before = std::mem::replace(&mut block.last_use, last_use);
+        let leaf = self.evictable.remove(&(before, *key));
+        assert!(leaf, "{key:?} is pinned, or no leaf");
+        self.evictable.insert((last_use, *key));
+    }
+
     /// Gives up the unpinned leaf whose last use is longest ago.
     pub(super) fn evict(&mut self) -> Option<Block> {
         let (_, key) = self.evictable.pop_first()?;

@@ -4,6 +4,7 @@
 //! without its prefix may in addition walk up that prefix once (see [`forest`]).
 
 mod forest;
+mod gate;
 mod leases;
 
 use crate::block::BlockKey;
@@ -16,12 +17,14 @@ use baton_proto::ids::{
     EventSeq, Generation, GroupId, Incarnation, LeaseId, SequenceHash, SlotId, WorkerId,
 };
 use forest::Forest;
+use gate::Gates;
 use leases::Leases;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use thiserror::Error;
 
 pub use crate::block::BlockId;
+pub use gate::SlotGate;
 
 /// A pool that several threads use; see [`lock`].
 pub type SharedPool = Arc<Mutex<Pool>>;
@@ -54,6 +57,7 @@ pub struct Pool {
     free: Vec<SlotId>,
     forest: Forest,
     leases: Leases,
+    gates: Gates,
     log: EventLog,
     drafts: u32,
     sealed: u32,
@@ -75,6 +79,7 @@ enum Use {
     Draft,
     Sealed,
     Held(BlockKey),
+    SetAside,
     Quarantined,
 }
 
@@ -91,6 +96,8 @@ pub struct Counts {
     pub cached: u32,
     /// Published and pinned.
     pub pinned: u32,
+    /// Hold nothing, but a reader that the pool does not know still uses them; see [`SlotGate`].
+    pub set_aside: u32,
     /// Lost to a writer that was never known to be quiet.
     pub quarantined: u32,
     /// Leases that have not ended; their blocks are among the pinned.
@@ -110,8 +117,9 @@ pub struct Evicted {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
     "no slot is free and no block can be evicted: {} drafts, {} sealed, {} pinned, {} cached under pinned ones, \
-     {} quarantined; wait until a sequence ends, or configure more slots",
-    .counts.draft, .counts.sealed, .counts.pinned, .counts.cached, .counts.quarantined
+     or mapped by readers, {} set aside for such, {} quarantined; wait until a sequence ends, or configure more slots",
+    .counts.draft, .counts.sealed, .counts.pinned, .counts.cached, .counts.set_aside,
+    .counts.quarantined
 )]
 pub struct Exhausted {
     /// Where the slots are.
@@ -168,6 +176,7 @@ impl Pool {
             free: (0..config.slots).rev().map(SlotId).collect(),
             forest: Forest::default(),
             leases: Leases::new(config.leases_max),
+            gates: Gates::default(),
             log: EventLog::new(config.events_kept),
             drafts: 0,
             sealed: 0,
@@ -197,10 +206,11 @@ impl Pool {
     }
 
     /// A slot to write, with a new generation. Where none is free, the unpinned leaf that was used
-    /// least recently makes room; its removal is in the log before the slot is handed out.
+    /// least recently makes room; its removal is in the log before the slot is handed out. A block
+    /// that a gate does not let go stays held, and counts as used just now.
     pub fn draft(&mut self) -> Result<(Draft, Option<Evicted>), Exhausted> {
         self.settle_returns();
-        let (id, evicted) = if let Some(id) = self.free.pop() {
+        let (id, evicted) = if let Some(id) = self.take_free() {
             (id, None)
         } else {
             let evicted = self.evict();
@@ -354,7 +364,8 @@ impl Pool {
     }
 
     /// How many slots could be handed out if nothing else changed: free ones and those of blocks
-    /// that can be evicted, descendants first.
+    /// that can be evicted, descendants first. What readers have mapped is counted too: only a draft
+    /// asks the gates.
     pub fn available(&mut self) -> u32 {
         self.settle_returns();
         self.free.len() as u32 + self.forest.reclaimable()
@@ -400,11 +411,21 @@ impl Pool {
     }
 
     fn evict(&mut self) -> Option<(SlotId, Evicted)> {
-        let block = self.forest.evict()?;
-        let id = block.content.id;
-        assert_eq!(self.slots[block.slot.0 as usize].used_as, Use::Held(id.key()));
-        self.log.push(BlockEvent { kind: EventKind::Removed, hash: id.hash, group: id.group });
-        Some((block.slot, Evicted { id, retention: block.retention }))
+        for _ in 0..gate::LOOKS {
+            let block = self.forest.oldest()?;
+            let (key, slot) = (block.content.id.key(), block.slot);
+            let (generation, content) = (block.generation, block.content);
+            if self.close(slot, generation, content) {
+                let block = self.forest.evict()?;
+                let id = block.content.id;
+                assert_eq!(self.slots[slot.0 as usize].used_as, Use::Held(id.key()));
+                let BlockKey { hash, group } = id.key();
+                self.log.push(BlockEvent { kind: EventKind::Removed, hash, group });
+                return Some((slot, Evicted { id, retention: block.retention }));
+            }
+            self.forest.touch(&key);
+        }
+        None
     }
 
     /// Accounts for the handles that were dropped since the last call, in the order of the drops.
@@ -471,12 +492,15 @@ impl Pool {
             sealed: self.sealed,
             cached: self.forest.held() - self.forest.pinned(),
             pinned: self.forest.pinned(),
+            set_aside: self.gates.set_aside(),
             quarantined: self.quarantined,
             leases: self.leases.len() as u32,
         }
     }
 }
 
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

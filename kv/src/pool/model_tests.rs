@@ -400,6 +400,7 @@ impl World {
             sealed: self.sealed.len() as u32,
             cached: self.held.len() as u32 - pinned,
             pinned,
+            set_aside: 0,
             quarantined: self.quarantined.len() as u32,
             leases: self.leases.len() as u32,
         }

@@ -305,10 +305,10 @@ impl Rig {
         self.owner.advance(Duration::from_hours(1));
         let now = self.owner.now();
         pool::lock(&self.owner.store.pool).expire(now);
-        let Counts { free, cached, draft, sealed, pinned, quarantined, leases } =
+        let Counts { free, cached, draft, sealed, pinned, set_aside, quarantined, leases } =
             self.owner.store.counts();
         assert_eq!(free + cached, self.owner.store.arena.slots());
-        assert_eq!((draft, sealed, pinned, quarantined, leases), (0, 0, 0, 0, 0));
+        assert_eq!((draft, sealed, pinned, set_aside, quarantined, leases), (0, 0, 0, 0, 0, 0));
         assert_eq!(self.owner.store.arena.guards(), 0);
         self.place.finish().await;
     }
