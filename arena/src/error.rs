@@ -51,21 +51,27 @@ pub enum PeerArenaError {
     /// It is no plain shared memory, so that reading it could fail with SIGBUS.
     #[error("the peer's arena is not a memfd of ordinary pages")]
     NotShared,
-    /// The file is not as long as an arena of the expected shape.
-    #[error("the peer's arena has {found} bytes, an arena of {} slots of {} bytes has {expected}", .shape.slots, .shape.slot_bytes)]
+    /// The file is not as long as an arena of the expected shape, or its board.
+    #[error(
+        "the peer's memory has {found} bytes, {expected} were expected: another model or block size"
+    )]
     Size {
-        /// Bytes of an arena of that shape.
+        /// Bytes of an arena of that shape, or of a board for it.
         expected: u64,
         /// Bytes of the file.
         found: u64,
-        /// The shape that was expected.
-        shape: Shape,
     },
     /// The header is not the one that an arena of the expected shape has.
     #[error("the header of the peer's arena does not describe {} slots of {} bytes: another version, model or block size", .shape.slots, .shape.slot_bytes)]
     Header {
         /// The shape that was expected.
         shape: Shape,
+    },
+    /// It is no pin board for so many slots.
+    #[error("what the peer handed over is no pin board for {slots} slots")]
+    Board {
+        /// The number of slots that was expected.
+        slots: u32,
     },
     /// No such slot, or bytes beyond its end.
     #[error("slot {slot}, bytes {offset} to {end}: the peer's arena has {} slots of {} bytes", .shape.slots, .shape.slot_bytes)]

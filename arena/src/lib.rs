@@ -3,7 +3,8 @@
 //! An [`Arena`] is one shared mapping: a header, one 64-byte record per slot, then the slots. Who
 //! may touch a slot is checked at run time by [`ReadGuard`] and [`WriteGuard`]; who *should* is
 //! decided elsewhere. [`PeerArena`] is another process's arena, mapped read-only; nothing in it is
-//! trusted, and no reference into it is ever handed out.
+//! trusted, and no reference into it is ever handed out. Who wants to use a slot of it in place says so
+//! on a [`PeerBoard`], which the owner sees as a [`Board`].
 //!
 //! ```
 //! use baton_arena::{Arena, ArenaOptions, PeerArena};
@@ -18,16 +19,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod board;
 mod copy;
 mod error;
+mod foreign;
 mod guard;
 mod layout;
 mod mapping;
 mod memory;
 mod own;
 mod peer;
+mod protocol;
 
 pub use copy::crc32c;
+pub use board::{Board, PeerBoard};
 pub use error::{ArenaError, PeerArenaError};
 pub use guard::{ReadGuard, WriteGuard, WritePart};
 pub use layout::{HEADER_BYTES, Layout, RECORD_BYTES, Shape};

@@ -1,13 +1,13 @@
 //! One shared mapping of a file descriptor: the only place that maps and unmaps, and the
 //! word-wise access that stays defined while another process writes.
 
-use crate::RECORD_BYTES;
 use crate::copy::{Kernel, native};
+use crate::{RECORD_BYTES, protocol};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 const WORDS: usize = RECORD_BYTES / 8;
 /// How often a record that changes while it is read is read again before it is reported as empty.
@@ -60,7 +60,7 @@ impl Mapping {
     }
 
     /// Eight bytes at an 8-byte boundary.
-    fn word(&self, offset: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         let word = self.at(offset, 8).cast::<AtomicU64>();
         assert!(word.is_aligned());
         // SAFETY: inside the mapping, aligned, and only ever accessed by atomics: records through
@@ -96,40 +96,27 @@ impl Mapping {
         crc
     }
 
-    /// A record, whole: never half of one and half of the next. Two equal looks mean that: what
-    /// was torn in the first is void or complete in the second.
-    pub(crate) fn load_record(&self, offset: usize) -> [u8; RECORD_BYTES] {
-        let read = || -> [u64; WORDS] {
-            std::array::from_fn(|i| self.word(offset + i * 8).load(Ordering::Acquire))
-        };
-        // The bytes that were read before this call are read before the record: seqlock order.
-        fence(Ordering::Acquire);
-        let mut before = read();
-        for _ in 0..RECORD_ATTEMPTS {
-            let after = read();
-            if before == after {
-                return to_bytes(&after);
-            }
-            before = after;
-            std::hint::spin_loop();
-        }
-        // Somebody rewrites it all the time; all zeros is no valid record.
-        [0; RECORD_BYTES]
+    /// One byte.
+    pub(crate) fn byte(&self, offset: usize) -> &AtomicU8 {
+        let byte = self.at(offset, 1).cast::<AtomicU8>();
+        // SAFETY: inside the mapping, and only ever accessed by atomics: the pins of a board.
+        unsafe { byte.as_ref() }
     }
 
-    /// Replaces a record. Its first word is void while the others change, so that a reader who
-    /// looks twice sees either the old record, the new one, or a void one.
+    /// A record, whole; see [`protocol::load_record`]. All zeros, which is no valid record, if somebody
+    /// rewrites it all the time.
+    pub(crate) fn load_record(&self, offset: usize) -> [u8; RECORD_BYTES] {
+        let record = protocol::load_record(self.record(offset), RECORD_ATTEMPTS);
+        record.map_or([0; RECORD_BYTES], |words| to_bytes(&words))
+    }
+
+    /// Replaces a record; see [`protocol::store_record`].
     pub(crate) fn store_record(&self, offset: usize, record: &[u8; RECORD_BYTES]) {
-        let words = to_words(record);
-        self.word(offset).store(0, Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (i, word) in words.iter().enumerate().skip(1) {
-            self.word(offset + i * 8).store(*word, Ordering::Relaxed);
-        }
-        // Payload and the other words are visible before the word that validates them.
-        self.word(offset).store(words[0], Ordering::Release);
-        // And whatever is written next is visible only after the record.
-        fence(Ordering::SeqCst);
+        protocol::store_record(self.record(offset), &to_words(record));
+    }
+
+    fn record(&self, offset: usize) -> [&AtomicU64; WORDS] {
+        std::array::from_fn(|i| self.word(offset + i * 8))
     }
 }
 

@@ -107,6 +107,13 @@ impl Arena {
         self.0.mapping.store_record(self.0.layout.record_offset(slot), record);
     }
 
+    /// Makes the slot's record void. A reader in another process who pins the slot and reads the
+    /// record afterwards does not find it valid; one who pinned it earlier is found by whoever looks
+    /// at its [`Board`](crate::Board) now.
+    pub fn void_record(&self, slot: u32) {
+        self.set_record(slot, &[0; RECORD_BYTES]);
+    }
+
     /// Number of slots.
     pub fn slots(&self) -> u32 {
         self.0.layout.shape.slots

@@ -1,14 +1,10 @@
 //! Another process's arena, mapped for reading.
 
-use crate::PeerArenaError;
 use crate::layout::{HEADER_BYTES, Layout, RECORD_BYTES, Shape};
 use crate::mapping::{Access, Mapping};
-use rustix::fs::{FsWord, SealFlags};
+use crate::{PeerArenaError, foreign};
 use std::fmt;
 use std::os::fd::BorrowedFd;
-
-/// What `fstatfs` calls the file system of memfds; see statfs(2).
-const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// A read-only view of an arena that somebody else writes.
 ///
@@ -23,27 +19,8 @@ impl PeerArena {
     /// Maps a descriptor that a peer handed over, if it is an arena of the expected shape whose
     /// size can no longer change. The descriptor is not needed afterwards.
     pub fn open(fd: BorrowedFd<'_>, shape: Shape) -> Result<Self, PeerArenaError> {
-        let system = |step| {
-            move |error: rustix::io::Errno| PeerArenaError::System { step, source: error.into() }
-        };
         let layout = Layout::of(shape).ok_or(PeerArenaError::Header { shape })?;
-        // A file that cannot be sealed answers with an error: it is no memfd.
-        let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| PeerArenaError::NotSealed)?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err(PeerArenaError::NotSealed);
-        }
-        // Other sealable files (huge pages) may lack memory for a page when it is read: SIGBUS.
-        let kind = rustix::fs::fstatfs(fd).map_err(system("fstatfs"))?.f_type;
-        if kind != TMPFS_MAGIC {
-            return Err(PeerArenaError::NotShared);
-        }
-        let found = rustix::fs::fstat(fd).map_err(system("fstat"))?.st_size;
-        let found = u64::try_from(found).unwrap_or(0);
-        if found != layout.total {
-            return Err(PeerArenaError::Size { expected: layout.total, found, shape });
-        }
-        let mapping = Mapping::new(fd, layout.total as usize, Access::ReadOnly)
-            .map_err(|source| PeerArenaError::System { step: "mmap", source })?;
+        let mapping = foreign::map(fd, layout.total, Access::ReadOnly)?;
         let mut header = [0; HEADER_BYTES];
         mapping.copy_out(0, &mut header);
         if header != layout.header() {
@@ -93,6 +70,16 @@ impl PeerArena {
     pub fn record(&self, slot: u32) -> Result<[u8; RECORD_BYTES], PeerArenaError> {
         self.check(slot, 0, 0)?;
         Ok(self.mapping.load_record(self.layout.record_offset(slot)))
+    }
+
+    /// Where `len` bytes of a slot lie, for a kernel that reads them in place.
+    ///
+    /// The pointer is valid for reads while this mapping lives. The bytes are another process's: no
+    /// reference to them may be made, and they are read either by one load each that the compiler
+    /// cannot repeat, or by hardware. They stay what they are only under a pin; see [`PeerBoard`](crate::PeerBoard).
+    pub fn as_ptr(&self, slot: u32, len: usize) -> Result<*const u8, PeerArenaError> {
+        self.check(slot, 0, len)?;
+        Ok(self.mapping.at(self.layout.slot_offset(slot), len).as_ptr())
     }
 
     /// Slots and bytes per slot.

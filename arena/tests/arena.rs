@@ -1,7 +1,9 @@
 //! Behaviour of arenas: own and foreign, alone and under concurrent use.
 #![allow(clippy::unwrap_used)]
 
-use baton_arena::{Arena, ArenaError, ArenaOptions, PeerArena, PeerArenaError, Shape};
+use baton_arena::{
+    Arena, ArenaError, ArenaOptions, Board, PeerArena, PeerArenaError, PeerBoard, Shape,
+};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -287,4 +289,52 @@ fn parts_of_a_slot_do_not_overlap_and_keep_it_until_the_last_is_gone() {
 fn parts_that_a_slot_does_not_have_are_not_cut() {
     let arena = Arena::create(ArenaOptions { slots: 1, slot_bytes: 10, name: "parts" }).unwrap();
     drop(arena.write(0).cut(5..11, 1));
+}
+
+#[test]
+fn a_board_shows_its_owner_what_its_reader_pins() {
+    let board = Board::create(100, 7).unwrap();
+    let peer = PeerBoard::open(board.fd(), 100).unwrap();
+    assert_eq!((peer.limit(), board.limit(), board.pinned()), (7, 7, 0));
+    peer.pin([0, 42, 99]);
+    assert!(board.holds(0) && board.holds(42) && board.holds(99) && !board.holds(41));
+    peer.unpin(42);
+    assert!(!board.holds(42));
+    assert_eq!(board.pinned(), 2);
+    assert!(!peer.is_closed());
+    board.close();
+    assert!(peer.is_closed());
+    assert_eq!(board.pinned(), 2);
+}
+
+#[test]
+fn only_a_board_of_the_right_size_is_mapped() {
+    let board = Board::create(100, 7).unwrap();
+    assert!(matches!(PeerBoard::open(board.fd(), 5000), Err(PeerArenaError::Size { .. })));
+    assert!(matches!(PeerBoard::open(board.fd(), 101), Err(PeerArenaError::Board { slots: 101 })));
+    let arena = arena(1, 64);
+    // For writing, nobody may map an arena.
+    let bytes = u32::try_from(rustix::fs::fstat(arena.fd()).unwrap().st_size).unwrap();
+    assert!(matches!(
+        PeerBoard::open(arena.fd(), bytes - 128),
+        Err(PeerArenaError::System { step: "mmap", .. })
+    ));
+    let fd = rustix::fs::memfd_create("foreign", MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&fd, 4096).unwrap();
+    assert!(matches!(PeerBoard::open(fd.as_fd(), 100), Err(PeerArenaError::NotSealed)));
+    // Whoever holds a board can neither resize it nor take its seals away.
+    assert!(rustix::fs::ftruncate(board.fd(), 0).is_err());
+    assert!(rustix::fs::ftruncate(board.fd(), 1 << 20).is_err());
+}
+
+#[test]
+fn a_damaged_header_is_no_board() {
+    for at in 0..64 {
+        let board = Board::create(100, 7).unwrap();
+        let mut byte = [0];
+        rustix::io::pread(board.fd(), &mut byte, at).unwrap();
+        rustix::io::pwrite(board.fd(), &[byte[0] ^ 1], at).unwrap();
+        let opened = PeerBoard::open(board.fd(), 100);
+        assert!(matches!(opened, Err(PeerArenaError::Board { .. })), "byte {at}");
+    }
 }

@@ -152,11 +152,12 @@ fn unreachable(key: &Key, kind: io::ErrorKind) -> TransferError {
 
 fn why(error: &PeerArenaError) -> &'static str {
     match error {
-        PeerArenaError::NotSealed => "its arena is not sealed against shrinking",
-        PeerArenaError::NotShared => "its arena is not a memfd of ordinary pages",
-        PeerArenaError::Size { .. } => "its arena has another size than it said",
+        PeerArenaError::NotSealed => "its memory is not sealed against shrinking",
+        PeerArenaError::NotShared => "its memory is not a memfd of ordinary pages",
+        PeerArenaError::Size { .. } => "its memory has another size than it said",
         PeerArenaError::Header { .. } => "its arena has another header than it said",
+        PeerArenaError::Board { .. } => "its pin board has another header than it said",
         PeerArenaError::OutOfRange { .. } => "its arena ends early",
-        PeerArenaError::System { .. } => "its arena cannot be mapped",
+        PeerArenaError::System { .. } => "its memory cannot be mapped",
     }
 }
