@@ -70,6 +70,14 @@ pub enum TransferError {
         /// The bound.
         limit: usize,
     },
+    /// More slots at once than the owner lets this process use in place.
+    #[error(
+        "{limit} slots of the owner are mapped already, which is all it allows: pull the block, or let go of some"
+    )]
+    TooManyMapped {
+        /// The bound.
+        limit: u32,
+    },
     /// The owner declined.
     #[error("the owner refused: {0}")]
     Refused(#[from] Refused),

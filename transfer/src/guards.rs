@@ -24,6 +24,8 @@ pub(crate) enum Guard {
     Span,
     /// The pin on a block while it is being sent.
     Pin,
+    /// The look at readers' boards before a slot is reused.
+    Board,
     /// The wait for a writer that was told to stop.
     Quiet,
     /// The end of a peer's keys before the pins of what they open.

@@ -23,6 +23,8 @@ pub struct ServeLimits {
     pub idle: Duration,
     /// How long a caller may take to accept one block. Its pin ends with it.
     pub send: Duration,
+    /// Slots that one reader on this host may use in place at a time; at most a quarter of all.
+    pub mapped_slots: u32,
 }
 
 impl Default for ServeLimits {
@@ -32,6 +34,7 @@ impl Default for ServeLimits {
             hello: Duration::from_secs(5),
             idle: Duration::from_mins(5),
             send: Duration::from_secs(10),
+            mapped_slots: 4096,
         }
     }
 }

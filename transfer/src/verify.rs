@@ -37,7 +37,19 @@ pub(crate) fn check_sums(
     record: &[u8; RECORD_BYTES],
     guards: Guards,
 ) -> Result<(), Mismatch> {
-    let record = SlotRecord::from_bytes(record)?;
+    check_record(block, &SlotRecord::from_bytes(record)?, guards)?;
+    if guards.on(Guard::Crc) && found != expected {
+        return Err(Mismatch::Checksum { expected, found });
+    }
+    Ok(())
+}
+
+/// Whether a record is that of the block.
+pub(crate) fn check_record(
+    block: &BlockDescriptor,
+    record: &SlotRecord,
+    guards: Guards,
+) -> Result<(), Mismatch> {
     if record.state != RecordState::Sealed {
         return Err(Mismatch::NotSealed);
     }
@@ -50,9 +62,6 @@ pub(crate) fn check_sums(
     }
     if record.len != block.len || record.crc != block.crc {
         return Err(Mismatch::Content);
-    }
-    if guards.on(Guard::Crc) && found != expected {
-        return Err(Mismatch::Checksum { expected, found });
     }
     Ok(())
 }

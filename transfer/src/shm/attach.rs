@@ -1,11 +1,12 @@
 //! Arenas of peers that are mapped here, and the sockets that tell whether their owners live.
 
+use super::pins::Pins;
 use super::{ShmOptions, fd};
 use crate::caller::{Health, accept, lock};
 use crate::guards::Guards;
 use crate::wire::Hello;
 use crate::{Identity, Local, Peer, Token, TransferError, TransportKind};
-use baton_arena::{PeerArena, PeerArenaError, Shape};
+use baton_arena::{PeerArena, PeerArenaError, PeerBoard, Shape};
 use baton_proto::ids::{Incarnation, WorkerId};
 use rustix::net::RecvFlags;
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) arena: PeerArena,
+    pub(super) pins: Pins,
     socket: UnixStream,
 }
 
@@ -137,12 +139,14 @@ impl Attachments {
         let (slot_bytes, token) = (self.slot_bytes, self.token.clone());
         let hello = Hello { peer: expected, slot_bytes: slot_bytes as u64, token };
         socket.write_all(&hello.to_bytes()).await.map_err(lost)?;
-        let (welcome, fd) = fd::receive(&socket).await.map_err(lost)?;
+        let (welcome, fds) = fd::receive(&socket).await.map_err(lost)?;
         let slots = accept(&welcome, expected, slot_bytes, self.guards)?;
-        let fd = fd.ok_or(TransferError::Protocol { what: "a welcome without an arena" })?;
-        let arena = PeerArena::open(fd.as_fd(), Shape { slots, slot_bytes })
-            .map_err(|error| TransferError::Protocol { what: why(&error) })?;
-        Ok(Attached { arena, socket })
+        let [arena, board] =
+            fds.ok_or(TransferError::Protocol { what: "a welcome without an arena" })?;
+        let broken = |error| TransferError::Protocol { what: why(&error) };
+        let arena = PeerArena::open(arena.as_fd(), Shape { slots, slot_bytes }).map_err(broken)?;
+        let board = PeerBoard::open(board.as_fd(), slots).map_err(broken)?;
+        Ok(Attached { arena, pins: Pins::new(board, slots), socket })
     }
 }
 
@@ -150,6 +154,7 @@ fn unreachable(key: &Key, kind: io::ErrorKind) -> TransferError {
     TransferError::Unreachable { address: key.path.display().to_string(), kind }
 }
 
+/// Which rule was broken.
 fn why(error: &PeerArenaError) -> &'static str {
     match error {
         PeerArenaError::NotSealed => "its memory is not sealed against shrinking",

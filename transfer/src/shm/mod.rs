@@ -1,13 +1,22 @@
-//! Blocks on one host: the owner hands out its arena once, and the puller copies from it.
+//! Blocks on one host: the owner hands out its arena once, and the puller copies from it, or uses
+//! the blocks where they lie.
 //!
-//! The owner takes no part in a pull. That makes it fast, and it is why the record is read after
-//! the payload: if the slot was reused meanwhile, the record says so. The socket over which the
-//! arena came stays open; its end tells that the owner is gone.
+//! The owner takes no part in either. For a *copy* ([`Transport::pull`]) the record is read after
+//! the payload: if the slot was reused meanwhile, the record says so. For a *mapping* ([`Shm::map`])
+//! the reader pins the slot on a board that owner and reader share, and reads the record after
+//! that: the owner looks at the boards before it reuses a slot. The socket over which arena and
+//! board came stays open; its end tells the reader that the owner is gone, and the owner to look
+//! whether the reader is.
 
 mod attach;
+mod boards;
 mod fd;
+mod life;
+mod map;
+mod pins;
 mod server;
 
+pub use map::{Mapped, RawBlock};
 pub use server::Server;
 
 use crate::flight::{Report, Work};

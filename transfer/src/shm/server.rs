@@ -1,10 +1,13 @@
-//! The owner's side: hands out the arena, and keeps the socket open as a sign of life.
+//! The owner's side: hands out the arena and a pin board, and watches over who has them.
 
-use super::fd;
+use super::boards::{Boards, Gate, Place};
+use super::{fd, life};
 use crate::ServeContext;
 use crate::guards::Guards;
 use crate::serve::{Seat, Seats, ServeLimits, judge};
 use crate::wire::{Hello, Welcome};
+use baton_arena::Board;
+use baton_kv::pool;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +21,11 @@ use tokio::time::timeout;
 /// How long to wait when no connection can be accepted, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A socket that hands out an arena. It serves until its context's `shutdown`.
+/// How often a reader's pins are counted while it is connected, and looked for once it is not.
+const AUDIT: Duration = Duration::from_millis(100);
+
+/// A socket that hands out an arena. It serves until its context's `shutdown`. Slots that readers
+/// have mapped are kept from the context's pool.
 #[derive(Clone, Debug)]
 pub struct Server {
     path: PathBuf,
@@ -49,7 +56,10 @@ impl Server {
             bound => bound?,
         };
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        let host = Arc::new(Host { context, limits, guards });
+        let boards = Boards::default();
+        let gate = Gate::new(context.arena.clone(), boards.clone(), guards);
+        pool::lock(&context.pool).add_gate(Box::new(gate));
+        let host = Arc::new(Host { context, limits, guards, boards });
         let path = path.to_owned();
         host.context.tasks.spawn(accept(listener, path.clone(), Arc::clone(&host)));
         Ok(Self { path })
@@ -65,6 +75,7 @@ struct Host {
     context: ServeContext,
     limits: ServeLimits,
     guards: Guards,
+    boards: Boards,
 }
 
 async fn accept(listener: UnixListener, path: PathBuf, host: Arc<Host>) {
@@ -82,30 +93,82 @@ async fn accept(listener: UnixListener, path: PathBuf, host: Arc<Host>) {
             host.context.tasks.spawn(connection(stream, Arc::clone(&host), seat));
         }
     }
+    host.boards.end();
     let _ = fs::remove_file(path);
 }
 
 /// Hands out the arena, then waits for the end of either side.
 async fn connection(mut stream: UnixStream, host: Arc<Host>, seat: Seat) {
-    match timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await {
-        Ok(Ok(())) => {}
+    // Before the hello: as long as the caller waits for an answer it is there, and is who it is.
+    let caller = life::of_peer(&stream);
+    let welcome = match timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await {
+        Ok(Ok(welcome)) => welcome,
         Ok(Err(error)) => return tracing::debug!(%error, "a shm peer was turned away"),
         Err(late) => return tracing::debug!(%late, "a shm peer said nothing"),
-    }
-    let mut unexpected = [0; 1];
-    tokio::select! {
-        () = host.context.shutdown.cancelled() => {}
-        // A peer has nothing more to say: this is its end, or it breaks the protocol.
-        _ = stream.read(&mut unexpected) => {}
+    };
+    let arena = &host.context.arena;
+    // One reader alone shall not be able to keep everything from being reused.
+    let limit = host.limits.mapped_slots.min(arena.slots().div_ceil(4));
+    let place = match Board::create(arena.slots(), limit) {
+        // It is looked at before anybody can write on it.
+        Ok(board) => host.boards.add(board),
+        Err(error) => return tracing::warn!(%error, "no pin board for a shm peer"),
+    };
+    let fds = [arena.fd(), place.board().fd()];
+    match timeout(host.limits.hello, fd::send(&stream, &welcome.to_bytes(), fds)).await {
+        Ok(Ok(())) => watch(&mut stream, place, caller, &host).await,
+        failed => {
+            tracing::debug!(?failed, "a shm peer was not answered");
+            see_off(place, caller, &host).await;
+        }
     }
 }
 
-/// Hears the hello and answers it.
-async fn greet(stream: &mut UnixStream, seat: &Seat, host: &Host) -> io::Result<()> {
+/// Waits for the end of a connection whose caller has the arena and a board.
+async fn watch(stream: &mut UnixStream, place: Place, caller: Option<life::Life>, host: &Host) {
+    let mut unexpected = [0; 1];
+    loop {
+        tokio::select! {
+            () = host.context.shutdown.cancelled() => break,
+            // A peer has nothing more to say: this is its end, or it breaks the protocol.
+            _ = stream.read(&mut unexpected) => break,
+            () = tokio::time::sleep(AUDIT) => {}
+        }
+        let (pinned, limit) = (place.board().pinned(), place.board().limit());
+        if pinned > limit {
+            tracing::warn!(pinned, limit, "a shm peer maps more slots than it may: cut off");
+            place.board().close();
+            return place.leave();
+        }
+    }
+    see_off(place, caller, host).await;
+}
+
+/// The connection has ended; what the reader has mapped it may still be reading, until it lets go
+/// or is dead.
+async fn see_off(place: Place, caller: Option<life::Life>, host: &Host) {
+    place.board().close();
+    let Some(caller) = caller else {
+        // The system does not tell about processes: the end of the connection has to stand for
+        // that of the caller.
+        return place.leave();
+    };
+    while place.board().pinned() > 0 && !caller.has_ended() {
+        tokio::select! {
+            // What it has pinned stays pinned: the pool may live on.
+            () = host.context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(AUDIT) => {}
+        }
+    }
+    place.leave();
+}
+
+/// Hears the hello; the answer to a caller who may come in.
+async fn greet(stream: &mut UnixStream, seat: &Seat, host: &Host) -> io::Result<Welcome> {
     let mut hello = [0; Hello::BYTES];
     stream.read_exact(&mut hello).await?;
     match judge(&hello, seat, &host.context, host.guards) {
-        Ok(welcome) => fd::send(stream, &welcome.to_bytes(), host.context.arena.fd()).await,
+        Ok(welcome) => Ok(welcome),
         Err(refused) => {
             stream.write_all(&Welcome::Declined(refused).to_bytes()).await?;
             Err(io::Error::new(io::ErrorKind::PermissionDenied, refused))

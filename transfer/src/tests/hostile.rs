@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::{BlockHead, Extent, Fetch, Hello, Welcome};
+use baton_arena::Board;
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{IoSlice, Read, Write};
@@ -200,16 +201,29 @@ async fn only_a_sealed_arena_of_the_announced_shape_is_mapped() {
     let memfd = rustix::fs::memfd_create("foreign", MemfdFlags::ALLOW_SEALING).unwrap();
     let shape = Store::new(SLOTS + 1, SLOT_BYTES);
     let right = Store::new(SLOTS, SLOT_BYTES);
-    for fds in [&[][..], &[file.as_fd()], &[memfd.as_fd()], &[shape.arena.fd()]] {
+    let board = Board::create(SLOTS, 1).unwrap();
+    let other = Board::create(SLOTS + 4096, 1).unwrap();
+    let (arena, board) = (right.arena.fd(), board.fd());
+    let pairs = [
+        [file.as_fd(), board],
+        [memfd.as_fd(), board],
+        [shape.arena.fd(), board],
+        [board, arena],
+        [arena, file.as_fd()],
+        [arena, memfd.as_fd()],
+        [arena, arena],
+        [arena, other.fd()],
+    ];
+    for fds in [&[][..]].into_iter().chain(pairs.iter().map(|pair| &pair[..])) {
         let error = attach_to(fds).await;
         assert!(matches!(error, TransferError::Protocol { .. }), "{error}");
     }
-    for fds in [&[right.arena.fd(); 2][..], &[right.arena.fd(); 5]] {
+    for fds in [&[arena][..], &[arena, board, board], &[arena; 5]] {
         let error = attach_to(fds).await;
         assert!(matches!(error, TransferError::Lost { .. }), "{error}");
     }
-    // The right one is mapped; its slots hold nothing.
-    let error = attach_to(&[right.arena.fd()]).await;
+    // The right ones are mapped; the slots hold nothing.
+    let error = attach_to(&[arena, board]).await;
     assert!(matches!(error, TransferError::Mismatch(Mismatch::Record(_))), "{error}");
 }
 

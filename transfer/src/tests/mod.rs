@@ -8,7 +8,9 @@ mod flight;
 mod guards;
 mod hostile;
 mod links;
+mod mapping;
 mod near;
+mod near_faults;
 mod parts;
 mod processes;
 mod refusals;
@@ -23,6 +25,7 @@ mod wires;
 use crate::guards::Guards;
 use crate::*;
 use baton_arena::{Arena, ArenaOptions};
+use baton_kv::lease::Draft;
 use baton_kv::pool::{self, BlockId, Counts, Pool, PoolConfig, SharedPool};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{GroupId, Incarnation, SequenceHash, WorkerId};
@@ -136,8 +139,12 @@ impl Owner {
     }
 
     pub(super) fn publish_bytes(&self, tag: u64, bytes: &[u8]) -> BlockDescriptor {
+        let (draft, _) = pool::lock(&self.store.pool).draft().unwrap();
+        self.publish_draft(draft, tag, bytes)
+    }
+
+    pub(super) fn publish_draft(&self, draft: Draft, tag: u64, bytes: &[u8]) -> BlockDescriptor {
         let mut pool = pool::lock(&self.store.pool);
-        let (draft, _) = pool.draft().unwrap();
         let slot = draft.slot().0;
         self.store.arena.set_record(slot, &[0; 64]);
         self.store.arena.write(slot)[..bytes.len()].copy_from_slice(bytes);
