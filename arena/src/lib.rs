@@ -31,8 +31,8 @@ mod own;
 mod peer;
 mod protocol;
 
-pub use copy::crc32c;
 pub use board::{Board, PeerBoard};
+pub use copy::crc32c;
 pub use error::{ArenaError, PeerArenaError};
 pub use guard::{ReadGuard, WriteGuard, WritePart};
 pub use layout::{HEADER_BYTES, Layout, RECORD_BYTES, Shape};

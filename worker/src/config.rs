@@ -88,6 +88,10 @@ pub struct TransferConfig {
     pub tcp_listen: SocketAddr,
     /// Directory for the socket that hands the arena to peers on this host; empty: no shm.
     pub shm_dir: PathBuf,
+    /// Slots that one peer on this host may use in place at a time; at most a quarter of all.
+    pub shm_mapped_slots: u32,
+    /// Threads that copy for one large pull over shm; each takes a core from the engine.
+    pub shm_threads: usize,
     /// Which transport is tried first.
     pub prefer: Preferred,
     /// Peers connected at a time.
@@ -103,6 +107,8 @@ impl Default for TransferConfig {
         Self {
             tcp_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             shm_dir: PathBuf::new(),
+            shm_mapped_slots: 4096,
+            shm_threads: 1,
             prefer: Preferred::Shm,
             connections: 256,
             tls: TlsConfig::default(),
@@ -228,6 +234,9 @@ fn check_transfer<T>(
     transfer: &TransferConfig,
     insecure_plaintext: bool,
 ) -> Result<(), ConfigError> {
+    if transfer.shm_threads == 0 {
+        return Err(config.refuse("transfer.shm_threads", "at least 1", 0));
+    }
     let TlsConfig { cert, key, ca } = &transfer.tls;
     let files = [("transfer.tls.cert", cert), ("transfer.tls.key", key), ("transfer.tls.ca", ca)];
     if files.iter().any(|(_, path)| !path.as_os_str().is_empty())

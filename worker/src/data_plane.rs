@@ -122,10 +122,12 @@ impl Sides {
             return Ok(None);
         }
         let path = config.shm_dir.join(format!("{name}.sock"));
-        shm::Server::bind(&path, self.serve.clone(), self.limits)
+        let limits = ServeLimits { mapped_slots: config.shm_mapped_slots, ..self.limits };
+        shm::Server::bind(&path, self.serve.clone(), limits)
             .await
             .map_err(|error| unavailable("transfer.shm_dir", &error))?;
-        let link = shm::Shm::new(self.local.clone(), shm::ShmOptions::default());
+        let options = shm::ShmOptions { threads: config.shm_threads, ..shm::ShmOptions::default() };
+        let link = shm::Shm::new(self.local.clone(), options);
         Ok(Some((Arc::new(link), path)))
     }
 
