@@ -7,6 +7,7 @@ mod failure;
 #[cfg(feature = "gen")]
 mod gen_proto;
 mod process;
+mod rdma;
 mod source;
 mod test;
 mod tidy;
@@ -22,6 +23,7 @@ cargo xtask gate                 the same with the tests' long forms, before a r
 cargo xtask tidy [--no-clippy]   the rules of the house, formatting and lints
 cargo xtask test [--e2e]         the tests of all crates, or those that start whole clusters
 cargo xtask clients              the Python clients against a cluster of this build
+cargo xtask rdma                 what talks to an RDMA card, on soft-RoCE in a virtual machine
 cargo xtask vm -- COMMAND        a command in a virtual machine with an RDMA device (`vm --help`)
 cargo xtask gen [--check]        the generated code of proto (needs `--features gen`)";
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(&root, test::Part::Rooms),
         ["test", "--e2e"] => test::run(&root, test::Part::EndToEnd),
         ["clients"] => return or_skipped("the client tests", clients::run(&root)),
+        ["rdma"] => return or_skipped("the RDMA tests", rdma::run(&root)),
         ["vm", "--help" | "-h"] => {
             println!("{}", vm::USAGE);
             Ok(())

@@ -58,6 +58,22 @@ impl Arguments {
         }
     }
 
+    /// Two guests that both run the command.
+    pub(crate) fn pair(mut self) -> Self {
+        self.commands.extend_from_within(..);
+        self
+    }
+
+    pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Reads the words after `vm`; says what is wrong with them.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let (options, command) = words

@@ -40,6 +40,11 @@ enum Event {
     Signal(i32),
 }
 
+/// Sees to it that guests can be booted: installs and builds what is missing.
+pub(crate) fn prepare() -> Result<(), Stop> {
+    Image::get().map(drop)
+}
+
 /// Boots one guest or two, runs their commands, and gives the exit status that stands for both.
 #[expect(clippy::disallowed_methods, reason = "a real machine lives in real time")]
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Stop> {
