@@ -92,6 +92,9 @@ impl DataPlane {
     }
 }
 
+/// The pulling side of a transport.
+type Link = Arc<dyn Transport>;
+
 /// What both sides of every transport need.
 struct Sides {
     local: Local,
@@ -100,10 +103,7 @@ struct Sides {
 }
 
 impl Sides {
-    async fn tcp(
-        &self,
-        config: &TransferConfig,
-    ) -> Result<(Arc<dyn Transport>, SocketAddr), Failure> {
+    async fn tcp(&self, config: &TransferConfig) -> Result<(Link, SocketAddr), Failure> {
         let tls = tls_identity(&config.tls)?;
         let server =
             tcp::Server::with_tls(config.tcp_listen, self.serve.clone(), self.limits, tls.clone())
@@ -117,7 +117,7 @@ impl Sides {
         &self,
         config: &TransferConfig,
         name: &str,
-    ) -> Result<Option<(Arc<dyn Transport>, PathBuf)>, Failure> {
+    ) -> Result<Option<(Link, PathBuf)>, Failure> {
         if config.shm_dir.as_os_str().is_empty() {
             return Ok(None);
         }
@@ -135,7 +135,7 @@ impl Sides {
         &self,
         config: &VerbsConfig,
         peers: &Peers,
-    ) -> Result<Option<(Arc<dyn Transport>, FabricService)>, Failure> {
+    ) -> Result<Option<(Link, FabricService)>, Failure> {
         if config.mode == VerbsMode::Off {
             return Ok(None);
         }
@@ -190,4 +190,19 @@ fn tls_identity(config: &TlsConfig) -> Result<Option<TlsIdentity>, Failure> {
 
 fn unavailable(key: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Unavailable, format!("cannot serve blocks at `{key}`: {error}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_told_an_address_that_they_can_reach() {
+        let tcp = "10.0.0.7:7000".parse().unwrap();
+        let uri = |grpc: &str| fabric_uri(grpc.parse().unwrap(), tcp);
+        assert_eq!(uri("10.0.0.8:50051"), "http://10.0.0.8:50051");
+        assert_eq!(uri("0.0.0.0:50051"), "http://10.0.0.7:50051");
+        assert_eq!(uri("[::]:50051"), "http://10.0.0.7:50051");
+    }
 }
