@@ -183,6 +183,13 @@ pub enum LinkFault {
     Closed,
 }
 
+impl LinkFault {
+    /// Whether it was ended on purpose, here or by a peer that answers: no reason for patience.
+    pub(crate) fn is_harmless(self) -> bool {
+        matches!(self, Self::Closed | Self::Overdue | Self::Peer)
+    }
+}
+
 /// Why an owner declines, as it says on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {

@@ -59,6 +59,12 @@ impl InFlight {
         std::mem::take(&mut self.settled)
     }
 
+    /// Whether all tasks have said what became of their parts.
+    #[cfg(test)]
+    pub(crate) fn is_reported(&self) -> bool {
+        self.parts.iter().all(|part| !part.is_empty() || part.is_terminated())
+    }
+
     /// Asks to stop: what has not arrived fails soon. The leases still come back by
     /// [`settle`](Self::settle).
     pub fn cancel(&self) {

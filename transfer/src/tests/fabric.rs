@@ -53,9 +53,21 @@ pub(crate) fn options() -> VerbsOptions {
 pub(crate) struct Exchange {
     servers: Mutex<HashMap<String, (Server, CancellationToken)>>,
     pullers: AtomicU32,
+    once_opened: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Exchange {
+    /// Does something once, between an owner's answer to `open` and its arrival.
+    pub(super) fn once_opened(&self, what: impl FnOnce() + Send + 'static) {
+        *lock(&self.once_opened) = Some(Box::new(what));
+    }
+
+    /// Breaks all queue pairs of the owner behind its back.
+    pub(super) fn break_owner(&self) {
+        let server = lock(&self.servers).get(HERE).map(|(server, _)| server.clone());
+        server.unwrap().adapter().break_pairs();
+    }
+
     pub(super) fn serve(
         &self,
         context: ServeContext,
@@ -122,7 +134,14 @@ impl Signalling for Calls {
     }
 
     fn open(&self, uri: &str, request: OpenRequest) -> Call<OpenReply> {
-        self.call(uri, |server| async move { server.open(request).await })
+        let exchange = Arc::clone(&self.exchange);
+        let answer = self.call(uri, |server| async move { server.open(request).await });
+        Box::pin(async move {
+            let answer = answer.await;
+            let what = lock(&exchange.once_opened).take();
+            what.into_iter().for_each(|what| what());
+            answer
+        })
     }
 
     fn push(

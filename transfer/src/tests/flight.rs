@@ -13,7 +13,7 @@ async fn a_pull_that_is_dropped_when_it_is_done_gives_its_slots_back(kind: Trans
     let rig = Rig::new(kind).await;
     let blocks: Vec<_> = (1..=4).map(|tag| rig.owner.publish(tag, 4096)).collect();
     let flight = rig.puller.start(&rig.owner.peer, &blocks);
-    rig.puller.quiesce().await;
+    rig.puller.over(&flight).await;
     assert_eq!(rig.puller.local.counters.sample(kind, Op::Pull).blocks, 4);
     assert_eq!(rig.puller.store.counts().draft, 4);
     drop(flight);
@@ -25,7 +25,7 @@ async fn a_cancel_after_the_end_changes_nothing(kind: TransportKind) {
     let rig = Rig::new(kind).await;
     let blocks: Vec<_> = (1..=4).map(|tag| rig.owner.publish(tag, 4096)).collect();
     let flight = rig.puller.start(&rig.owner.peer, &blocks);
-    rig.puller.quiesce().await;
+    rig.puller.over(&flight).await;
     flight.cancel();
     assert_eq!(rig.puller.judge(flight.settle().await, &blocks), vec![Ok(()); 4]);
     rig.finish().await;

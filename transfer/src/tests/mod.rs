@@ -7,6 +7,7 @@ mod fabric;
 mod flight;
 mod guards;
 mod hostile;
+mod keys;
 mod links;
 mod mapping;
 mod near;
@@ -19,6 +20,7 @@ mod storm;
 mod suite;
 mod tcp_batches;
 mod tcp_tls;
+mod trouble;
 mod wire;
 mod wires;
 
@@ -258,11 +260,15 @@ impl Puller {
 
     /// Waits until all tasks have ended, and stays usable.
     pub(super) async fn quiesce(&self) {
+        self.quiesce_but(0).await;
+    }
+
+    /// The same with so many slots in use by others than pulls.
+    pub(super) async fn quiesce_but(&self, kept: u32) {
         if self.transport.kind() == TransportKind::Verbs {
             // Connections have tasks as long as they live; what counts is the slots.
-            let rest = Counts { free: self.store.arena.slots(), ..Counts::default() };
             let at_rest = async {
-                while self.store.counts() != rest {
+                while self.store.counts().free != self.store.arena.slots() - kept {
                     tokio::task::yield_now().await;
                 }
             };
@@ -271,6 +277,19 @@ impl Puller {
         self.local.tasks.close();
         tokio::time::timeout(SOON, self.local.tasks.wait()).await.expect("the pulls end");
         self.local.tasks.reopen();
+    }
+
+    /// Waits until all of a pull has been reported, whatever else still runs.
+    pub(super) async fn over(&self, flight: &InFlight) {
+        if self.transport.kind() != TransportKind::Verbs {
+            return self.quiesce().await;
+        }
+        let over = async {
+            while !flight.is_reported() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, over).await.expect("the pull ends");
     }
 
     /// Everything ends, and no slot is missing.

@@ -11,6 +11,8 @@ const BYTES: usize = 1 << 20;
 const BLOCKS: u64 = 24;
 const WHAT: &str = "BATON_TEST_OWNER";
 
+// Not over verbs: what takes the place of gRPC in these tests are calls within one process
+// (`fabric`). Of queue pairs whose other end is gone tell `trouble`, and the device's own tests.
 on_real! {
     a_killed_owner_is_an_error_and_its_successor_is_not_mistaken_for_it
     a_stopped_owner_is_waited_for_until_the_deadline_and_no_longer

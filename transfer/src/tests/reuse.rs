@@ -6,10 +6,11 @@ use crate::wire::{BlockHead, Fetch, Hello, Welcome};
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
 
-on_real! {
+// Over the simulated network the owner and its pool would need the thread that churns.
+wires::on!([on_shm Shm, on_tcp Tcp, on_verbs Verbs] {
     pulls_against_a_busy_pool_get_the_right_bytes_or_none
     the_order_of_payload_and_record_is_enough_without_the_checksum
-}
+});
 
 async fn pulls_against_a_busy_pool_get_the_right_bytes_or_none(kind: TransportKind) {
     against_a_busy_pool(kind, Guards::default()).await;

@@ -185,7 +185,10 @@ impl Storm {
             }
             Settled::Failed { lease, error, .. } => {
                 let given_up = matches!(error, TransferError::Cancelled | TransferError::Deadline);
-                assert!(given_up || self.weather.rough, "{error}");
+                // Only a queue pair in the error state gives back what was posted for a pull that
+                // is out of time; what others had on the same connection is lost with it.
+                let overdue = error == TransferError::LinkFailed { fault: LinkFault::Overdue };
+                assert!(given_up || overdue || self.weather.rough, "{error}");
                 drop(lease.settle());
                 false
             }
@@ -206,7 +209,8 @@ impl Storm {
             ends.await
         };
         // What was dropped comes back by itself, and only when nothing writes it any more.
-        self.rig.puller.quiesce().await;
+        let held: usize = ends.iter().flatten().map(Vec::len).sum();
+        self.rig.puller.quiesce_but(8 + held as u32).await;
         for ((way, aims), settled) in aims.into_iter().zip(ends) {
             let mut outcomes = vec![None; aims.len()];
             if let Some(settled) = settled {
@@ -334,7 +338,9 @@ fn scale(kind: TransportKind) -> (usize, u64) {
     let (slot_bytes, short) = match kind {
         TransportKind::Shm => (256 << 10, 150),
         TransportKind::Sim => (12 << 10, 1000),
-        _ => (16 << 10, 250),
+        // More than 1000 pulls given up: what a real card would go on writing is the point of it.
+        TransportKind::Verbs => (16 << 10, 900),
+        TransportKind::Tcp => (16 << 10, 250),
     };
     (slot_bytes, if long() { 84_000 } else { short })
 }
@@ -366,7 +372,8 @@ fn alone(test: &str) {
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
     print!("{said}");
 }
 
@@ -374,6 +381,9 @@ macro_rules! storms {
     ($($name:ident $inside:ident $kind:ident)*) => {
         $(#[test]
         fn $name() {
+            if TransportKind::$kind == TransportKind::Verbs && fabric::device().is_none() {
+                return;
+            }
             alone(concat!("tests::storm::", stringify!($inside)));
         }
 
@@ -388,6 +398,7 @@ storms! {
     pulls_given_up_over_shm_leave_nothing_behind inside_shm Shm
     pulls_given_up_over_tcp_leave_nothing_behind inside_tcp Tcp
     pulls_given_up_over_sim_leave_nothing_behind inside_sim Sim
+    pulls_given_up_over_verbs_leave_nothing_behind inside_verbs Verbs
 }
 
 /// A storm over a network on which much goes wrong, and what the network says of it.

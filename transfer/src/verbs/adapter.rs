@@ -32,6 +32,8 @@ struct Inner {
     /// a key opens its stretch to all queue pairs of a domain, so that each connection gets its own.
     shared: Option<Domain>,
     events: broadcast::Sender<AsyncEvent>,
+    #[cfg(test)]
+    fuses: std::sync::Mutex<Vec<super::rdma::Fuse>>,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -76,6 +78,8 @@ impl Adapter {
             options: options.clone(),
             shared,
             events,
+            #[cfg(test)]
+            fuses: std::sync::Mutex::default(),
             _listening: AbortOnDropHandle::new(listening),
         })))
     }
@@ -83,6 +87,12 @@ impl Adapter {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.0.device
+    }
+
+    /// Breaks all queue pairs that there are, behind the back of whoever uses them.
+    #[cfg(test)]
+    pub(crate) fn break_pairs(&self) {
+        crate::caller::lock(&self.0.fuses).drain(..).for_each(|fuse| fuse.blow());
     }
 
     pub(crate) fn options(&self) -> &VerbsOptions {
@@ -133,6 +143,8 @@ impl Adapter {
                 call: "ibv_post_recv",
                 source: error.source,
             })?;
+            #[cfg(test)]
+            crate::caller::lock(&self.0.fuses).push(pair.fuse());
             ready.push(pair);
         }
         let options = self.options();

@@ -2,7 +2,7 @@
 //! with increasing patience.
 
 use super::adapter::{Adapter, Domain, Paired, Unpaired};
-use super::driver::Handle;
+use super::driver::{Handle, Stop, Until};
 use super::lanes::Order;
 use super::rdma::{DeviceError, Rights, Scratch};
 use super::route::Door;
@@ -142,7 +142,8 @@ impl Links {
         if was_wanted.is_none() {
             return true;
         }
-        let healthy = lock(&known.health).is_new();
+        let failed = lock(&known.current).as_ref().and_then(|link| link.handle.fault());
+        let healthy = failed.is_none_or(LinkFault::is_harmless) && lock(&known.health).is_new();
         if !healthy {
             self.pair_again(&known);
         }
@@ -208,17 +209,54 @@ impl Links {
         match outcome.unwrap_or_else(|_| Err(late())) {
             Ok((link, paired)) => {
                 let link = Arc::new(link);
+                let (links, watching) = (Arc::clone(self), Arc::clone(known));
+                let watched = Arc::clone(&link);
+                self.local
+                    .tasks
+                    .spawn(async move { links.watch(&watching, watched, paired).await });
+                if let Err(error) = self.probe(&link).await {
+                    lock(&known.health).failed(options.back_off);
+                    link.handle.fail(LinkFault::Closed);
+                    return Err(error);
+                }
                 *lock(&known.current) = Some(Arc::clone(&link));
                 *lock(&known.health) = Health::default();
-                let (links, known) = (Arc::clone(self), Arc::clone(known));
-                let watched = Arc::clone(&link);
-                self.local.tasks.spawn(async move { links.watch(&known, watched, paired).await });
                 Ok(link)
             }
             Err(error) => {
                 lock(&known.health).failed(options.back_off);
                 Err(error)
             }
+        }
+    }
+
+    /// READs a slot record over each queue pair. That both sides could set them up says nothing
+    /// about the network between the devices: it may drop RoCE and carry the calls.
+    async fn probe(&self, link: &Link) -> Result<(), TransferError> {
+        let until = Until {
+            cancel: self.local.shutdown.child_token(),
+            deadline: Instant::now() + self.adapter.options().connect,
+            linger: Duration::ZERO,
+        };
+        let scratch = link.scratch().map_err(device)?;
+        let map = scratch.map();
+        let read = |(lane, door): (usize, &Door)| {
+            let from = door.records(0, 1)?;
+            let into = map.at((lane * RECORD_BYTES) as u64, RECORD_BYTES as u32)?;
+            Some(vec![Order::Read { into, from, fenced: false }])
+        };
+        let orders: Option<Vec<_>> = link.records.iter().enumerate().map(read).collect();
+        let orders = orders.ok_or(TransferError::Protocol { what: "a window without records" })?;
+        match link.handle.run(orders, scratch, until).await {
+            Some((scratch, Ok(()))) => {
+                link.keep(scratch);
+                Ok(())
+            }
+            Some((_, Err(Stop::Deadline))) => {
+                Err(TransferError::LinkFailed { fault: LinkFault::Unanswered })
+            }
+            Some((_, Err(stop))) => Err(stop.into()),
+            None => Err(TransferError::Cancelled),
         }
     }
 
@@ -316,19 +354,16 @@ impl Links {
                 }
             }
         };
+        // Before it is forgotten: nobody may find neither a connection nor a failure.
+        if !fault.is_harmless() {
+            tracing::info!(%fault, peer = %uri, "an RDMA connection failed");
+            lock(&known.health).failed(self.adapter.options().back_off);
+        }
         lock(&known.current).take_if(|current| Arc::ptr_eq(current, &link));
         drop(link);
         self.tell_close(&uri, connection, 0);
-        match fault {
-            LinkFault::Closed => {}
-            // Broken on purpose, or told so by a peer that answers: no reason for patience.
-            LinkFault::Overdue | LinkFault::Peer if lock(&known.health).is_new() => {}
-            LinkFault::Overdue | LinkFault::Peer => self.pair_again(known),
-            fault => {
-                tracing::info!(%fault, peer = %uri, "an RDMA connection failed");
-                lock(&known.health).failed(self.adapter.options().back_off);
-                self.pair_again(known);
-            }
+        if fault != LinkFault::Closed && !lock(&known.health).is_new() {
+            self.pair_again(known);
         }
     }
 

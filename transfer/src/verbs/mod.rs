@@ -18,6 +18,8 @@ mod opening;
 mod plan;
 mod posting;
 mod pull;
+#[cfg(test)]
+pub(crate) mod raw;
 #[allow(dead_code, unused_imports)]
 mod rdma;
 mod reads;
@@ -128,6 +130,11 @@ impl Verbs {
     ) -> Self {
         let links = Links::new(local, identity, adapter, signalling, guards);
         Self { links: Arc::new(links) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn adapter(&self) -> &Adapter {
+        &self.links.adapter
     }
 
     /// Whether a pull from this peer has a connection, or may expect one at its first attempt. If

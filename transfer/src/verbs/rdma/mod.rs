@@ -46,6 +46,8 @@ pub(crate) use memory::{
     ArenaMap, ArenaRegion, Bindable, Local, ProtectionDomain, Remote, RemoteKey, RemoteRegion,
     Rights, Scratch, ScratchMap,
 };
+#[cfg(test)]
+pub(crate) use pair::Fuse;
 pub(crate) use pair::{Failed, PairOptions, QueuePair, RECEIVE, Ready, RemoteEnd, Reset};
 pub(crate) use provider::{Completing, Draining, Sending};
 pub(crate) use window::MemoryWindow;

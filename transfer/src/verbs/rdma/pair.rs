@@ -305,6 +305,30 @@ impl QueuePair<Ready> {
     }
 }
 
+/// Breaks a queue pair behind the back of whoever holds it, as a device may.
+#[cfg(test)]
+pub(crate) struct Fuse(std::sync::Weak<Inner>);
+
+#[cfg(test)]
+impl QueuePair<Ready> {
+    pub(crate) fn fuse(&self) -> Fuse {
+        Fuse(Arc::downgrade(&self.inner))
+    }
+}
+
+#[cfg(test)]
+impl Fuse {
+    /// Does it, if the queue pair still exists.
+    pub(crate) fn blow(&self) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let mut to_error = attributes(sys::QPS_ERR);
+        let modify = inner.pd.device().api().modify_qp;
+        // SAFETY: a live queue pair, and a whole structure of attributes.
+        let code = unsafe { modify(inner.raw.as_ptr(), &raw mut to_error, sys::QP_STATE) };
+        assert_eq!(code, 0, "ibv_modify_qp to ERR");
+    }
+}
+
 impl QueuePair<Failed> {
     /// Posts a request that is flushed at once: when it completes, so has everything that was
     /// posted before it.

@@ -59,6 +59,11 @@ impl Server {
         Self { host: Arc::new(Host { context, adapter, limits, guards, connections }) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn adapter(&self) -> &Adapter {
+        &self.host.adapter
+    }
+
     /// Pairs queue pairs with the caller's.
     pub async fn pair(&self, request: PairRequest) -> PairReply {
         let refused = |refused: Refused| PairReply {

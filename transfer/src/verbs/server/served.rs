@@ -114,6 +114,7 @@ impl Served {
             return Err(Refused::Busy);
         }
         let opening = self.windows(host, &pins).map_err(|error| busy(&error))?;
+        let pins = if host.guards.on(Guard::Pin) { pins } else { Vec::new() };
         let held = self.bind(Held { opening, _pins: pins }).await?;
         let windows = held.opening.to_wire();
         let time = Self::time(host, blocks);
