@@ -220,6 +220,9 @@ pub enum Refused {
     /// It does not know the connection, or not any more.
     #[error("it does not know the connection any more: pair again")]
     Connection,
+    /// Its RDMA device did not do what was asked of it.
+    #[error("its RDMA device did not do what was asked of it: its log says what")]
+    Device,
     /// The lease is unknown, released or over.
     #[error("the lease is unknown, released or over")]
     Lease,
@@ -241,7 +244,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    const CODES: [(Self, u16); 15] = [
+    const CODES: [(Self, u16); 16] = [
         (Self::Version, 1),
         (Self::Token, 2),
         (Self::Worker, 3),
@@ -251,6 +254,7 @@ impl Refused {
         (Self::Malformed, 7),
         (Self::Tls, 8),
         (Self::Connection, 9),
+        (Self::Device, 10),
         (Self::Lease, 16),
         (Self::Slot, 17),
         (Self::Generation, 18),

@@ -139,7 +139,9 @@ impl Signalling for Calls {
         Box::pin(async move {
             let answer = answer.await;
             let what = lock(&exchange.once_opened).take();
-            what.into_iter().for_each(|what| what());
+            if let Some(what) = what {
+                what();
+            }
             answer
         })
     }

@@ -125,6 +125,7 @@ fn a_port_that_is_down_is_an_error_and_comes_back() {
                 error,
                 TransferError::LinkFailed { .. }
                     | TransferError::Device { .. }
+                    | TransferError::Refused(Refused::Device)
                     | TransferError::Unreachable { .. }
                     | TransferError::BackingOff { .. }
             );

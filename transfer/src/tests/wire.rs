@@ -128,6 +128,7 @@ fn the_status_codes_are_pinned() {
         (Refused::Malformed, 7),
         (Refused::Tls, 8),
         (Refused::Connection, 9),
+        (Refused::Device, 10),
         (Refused::Lease, 16),
         (Refused::Slot, 17),
         (Refused::Generation, 18),

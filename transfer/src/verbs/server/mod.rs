@@ -121,7 +121,7 @@ impl Host {
         }
         let (mut reply, served, paired) = self.prepare(caller, &ends).map_err(|error| {
             tracing::warn!(%error, "a connection could not be set up");
-            Refused::Busy
+            Refused::Device
         })?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|_| Refused::Busy)?;

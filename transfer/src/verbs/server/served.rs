@@ -84,7 +84,7 @@ impl Served {
         for lane in 0..self.lanes {
             let on = Memory::Arena(self.domain.region.clone());
             let what = (on, stretch, Rights::READ);
-            opening.add(&self.domain, arena, what, lane, (0, slots)).map_err(|e| busy(&e))?;
+            opening.add(&self.domain, arena, what, lane, (0, slots)).map_err(|e| broken(&e))?;
         }
         let opening = self.bind(opening).await?;
         let windows = opening.to_wire();
@@ -113,7 +113,7 @@ impl Served {
         if !lock(&self.grants).room() {
             return Err(Refused::Busy);
         }
-        let opening = self.windows(host, &pins).map_err(|error| busy(&error))?;
+        let opening = self.windows(host, &pins).map_err(|error| broken(&error))?;
         let pins = if host.guards.on(Guard::Pin) { pins } else { Vec::new() };
         let held = self.bind(Held { opening, _pins: pins }).await?;
         let windows = held.opening.to_wire();
@@ -199,9 +199,9 @@ fn local() -> Until {
     Until { cancel, deadline, linger: Duration::ZERO }
 }
 
-fn busy(error: &DeviceError) -> Refused {
+fn broken(error: &DeviceError) -> Refused {
     tracing::warn!(%error, "windows could not be opened");
-    Refused::Busy
+    Refused::Device
 }
 
 /// Looks after a connection until it ends: by itself, because nobody uses it, or at shutdown, when
