@@ -178,6 +178,11 @@ impl Work {
         self.pieces[piece].span
     }
 
+    /// Whether a piece has no result yet.
+    pub(crate) fn is_open(&self, piece: usize) -> bool {
+        self.pieces[piece].result.is_none()
+    }
+
     /// The slot that a piece goes to.
     pub(crate) fn slot(&self, piece: usize) -> u32 {
         self.pieces[piece].lease.slot().0

@@ -36,9 +36,9 @@ impl Fabric for FabricService {
 
     async fn push(
         &self,
-        _request: Request<pb::PushRequest>,
+        request: Request<pb::PushRequest>,
     ) -> Result<Response<pb::PushReply>, Status> {
-        Err(Status::unimplemented("blocks are pulled by READ only"))
+        Ok(Response::new(self.server.push(request.into_inner()).await))
     }
 
     async fn close(

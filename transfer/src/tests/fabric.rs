@@ -6,8 +6,11 @@ use crate::verbs::{
     Adapter, Call, DeviceChoice, Server, SignalError, Signalling, Verbs, VerbsOptions,
 };
 use baton_proto::internal::{
-    CloseReply, CloseRequest, OpenReply, OpenRequest, PairReply, PairRequest,
+    CloseReply, CloseRequest, OpenReply, OpenRequest, PairReply, PairRequest, PushReply,
+    PushRequest,
 };
+use futures_util::future::BoxFuture;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU32;
 
@@ -54,6 +57,40 @@ pub(crate) struct Exchange {
     servers: Mutex<HashMap<String, (Server, CancellationToken)>>,
     pullers: AtomicU32,
     once_opened: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// What becomes of the next push.
+    pub(super) trouble: Mutex<Option<Trouble>>,
+}
+
+type Trouble = Box<dyn FnOnce(Server, PushRequest) -> BoxFuture<'static, PushReply> + Send>;
+
+thread_local! {
+    /// Whether what is made on this thread pulls by having the owner write.
+    static BY_WRITE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a case whose pulls are carried out by the owner.
+pub(super) fn by_write(run: impl FnOnce()) {
+    BY_WRITE.set(true);
+    run();
+    BY_WRITE.set(false);
+}
+
+/// The transport of a case on this thread.
+pub(super) fn boxed(verbs: Verbs) -> Box<dyn Transport> {
+    if BY_WRITE.get() { Box::new(ByWrite(verbs)) } else { Box::new(verbs) }
+}
+
+/// Pulls by having the owner write.
+struct ByWrite(Verbs);
+
+impl Transport for ByWrite {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Verbs
+    }
+
+    fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
+        self.0.pull_by_write(peer, pulls, deadline)
+    }
 }
 
 impl Exchange {
@@ -146,12 +183,14 @@ impl Signalling for Calls {
         })
     }
 
-    fn push(
-        &self,
-        _: &str,
-        _: baton_proto::internal::PushRequest,
-    ) -> Call<baton_proto::internal::PushReply> {
-        Box::pin(std::future::pending())
+    fn push(&self, uri: &str, request: PushRequest) -> Call<PushReply> {
+        let trouble = lock(&self.exchange.trouble).take();
+        self.call(uri, |server| async move {
+            match trouble {
+                None => server.push(request).await,
+                Some(trouble) => trouble(server, request).await,
+            }
+        })
     }
 
     fn close(&self, uri: &str, request: CloseRequest) -> Call<CloseReply> {

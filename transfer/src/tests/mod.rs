@@ -14,6 +14,7 @@ mod near;
 mod near_faults;
 mod parts;
 mod processes;
+mod push;
 mod refusals;
 mod reuse;
 mod storm;

@@ -180,7 +180,7 @@ impl Place {
                 Box::new(SimTransport::guarded(local, &network.fabric, node, options, guards))
             }
             TransportKind::Verbs => {
-                Box::new(self.verbs.transport(local, guards, &fabric::options()))
+                fabric::boxed(self.verbs.transport(local, guards, &fabric::options()))
             }
         }
     }
@@ -239,6 +239,16 @@ pub(crate) use on;
 macro_rules! on_all {
     ($($name:ident)*) => {
         crate::tests::wires::on!([on_shm Shm, on_tcp Tcp, on_sim Sim, on_verbs Verbs] { $($name)* });
+        mod on_verbs_by_write {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                let kind = TransportKind::Verbs;
+                crate::tests::fabric::by_write(|| {
+                    crate::tests::wires::run(kind, super::$name(kind));
+                });
+            })*
+        }
     };
 }
 pub(crate) use on_all;

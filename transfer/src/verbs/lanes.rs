@@ -104,16 +104,16 @@ impl<S: Sending, C: Completing> Lanes<S, C> {
 
     fn understood(&mut self, completion: &rdma::Completion) -> Completion {
         if completion.work == RECEIVE {
-            if completion.status != Status::Done {
-                return Completion::Nothing;
-            }
-            let replaced = self.pairs.iter_mut().find_map(|pair| match pair {
-                Pair::Ready(pair) if pair.number() == completion.queue_pair => {
-                    Some(pair.post_receives(1))
-                }
+            let pair = self.pairs.iter_mut().find_map(|pair| match pair {
+                Pair::Ready(pair) if pair.number() == completion.queue_pair => Some(pair),
                 _ => None,
             });
-            if let Some(Err(error)) = replaced {
+            if let Some(fault) = fault(completion) {
+                // Of a queue pair that should be well: the peer did what it must not, and for that
+                // no other completion need ever come.
+                return pair.map_or(Completion::Nothing, |_| Completion::Broken { fault });
+            }
+            if let Some(Err(error)) = pair.map(|pair| pair.post_receives(1)) {
                 tracing::warn!(%error, "a receive could not be replaced");
             }
             return completion

@@ -18,6 +18,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Blocks of one request to an owner.
@@ -67,6 +68,21 @@ pub(super) struct Link {
     immediates: AtomicU32,
 }
 
+/// A push that is under way.
+pub(super) struct Expected<'a> {
+    link: &'a Link,
+    /// Comes with its last write; no other that is under way has it.
+    pub(super) immediate: u32,
+    /// Hears when it has come.
+    pub(super) arrival: oneshot::Receiver<()>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.link.handle.forget(self.immediate);
+    }
+}
+
 impl Link {
     pub(super) fn lanes(&self) -> usize {
         self.records.len()
@@ -88,9 +104,10 @@ impl Link {
         }
     }
 
-    /// A number for a push, which no other that is under way has.
-    pub(super) fn immediate(&self) -> u32 {
-        self.immediates.fetch_add(1, Ordering::Relaxed)
+    /// Expects a push.
+    pub(super) fn expect(&self) -> Expected<'_> {
+        let immediate = self.immediates.fetch_add(1, Ordering::Relaxed);
+        Expected { link: self, immediate, arrival: self.handle.expect(immediate) }
     }
 }
 

@@ -2,27 +2,24 @@
 //!
 //! Workers set up connections over the channels that they have anyway ([`Signalling`]). For each
 //! pull the owner pins the blocks and opens windows on them, and the puller READs: payloads first,
-//! then the slot records, which tell whether the slots were still what they had been. What a
-//! window opens it closes for certain before the pins go. See docs/transfer.md.
+//! then the slot records, which tell whether the slots were still what they had been. Or the puller
+//! opens windows on its own slots, and the owner WRITEs, in the same order. What a window opens it closes for certain before the pins go. See docs/transfer.md.
 
 mod adapter;
 #[cfg(test)]
 mod driven;
-#[allow(dead_code)]
 mod driver;
-#[allow(dead_code)]
 mod lanes;
-#[allow(dead_code)]
 mod links;
 mod opening;
 mod plan;
 mod posting;
 mod pull;
+mod push;
 #[cfg(test)]
 pub(crate) mod raw;
-#[allow(dead_code, unused_imports)]
 mod rdma;
-mod reads;
+mod requests;
 mod route;
 mod server;
 mod signal;
@@ -37,6 +34,7 @@ use crate::flight::Work;
 use crate::guards::Guards;
 use crate::{BackOff, Identity, InFlight, Local, Peer, Pull, Transport, TransportKind};
 use links::{BLOCKS, Links};
+use pull::Way;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +141,27 @@ impl Verbs {
     pub fn ready(&self, peer: &Peer) -> bool {
         self.links.ready(peer)
     }
+
+    /// As [`Transport::pull`], but the owner writes the blocks: this side opens windows on the
+    /// slots that they go to, and closes them before it looks at what has arrived. Takes one round
+    /// trip of messages less than a pull by READ, and the owner's time instead.
+    pub fn pull_by_write(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
+        self.start(Way::Write, peer, pulls, deadline)
+    }
+
+    fn start(&self, way: Way, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
+        let Links { local, guards, .. } = &*self.links;
+        let parts = pulls.len().div_ceil(BLOCKS);
+        let works = Work::new(peer, pulls, deadline, local, *guards).split(parts);
+        let cancel = local.shutdown.child_token();
+        let (flight, reports) = InFlight::new(works.len(), cancel.clone());
+        for (work, report) in works.into_iter().zip(reports) {
+            let links = Arc::clone(&self.links);
+            let run = pull::run(links, way, peer.clone(), work, report, cancel.clone());
+            local.tasks.spawn(run);
+        }
+        flight
+    }
 }
 
 impl Transport for Verbs {
@@ -151,17 +170,7 @@ impl Transport for Verbs {
     }
 
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
-        let Links { local, guards, .. } = &*self.links;
-        let parts = pulls.len().div_ceil(BLOCKS);
-        let works = Work::new(peer, pulls, deadline, local, *guards).split(parts);
-        let cancel = local.shutdown.child_token();
-        let (flight, reports) = InFlight::new(works.len(), cancel.clone());
-        for (work, report) in works.into_iter().zip(reports) {
-            let links = Arc::clone(&self.links);
-            let run = pull::run(links, peer.clone(), work, report, cancel.clone());
-            local.tasks.spawn(run);
-        }
-        flight
+        self.start(Way::Read, peer, pulls, deadline)
     }
 }
 

@@ -2,14 +2,31 @@
 //! closed for certain.
 
 use super::adapter::Domain;
+use super::driver::Until;
 use super::lanes::{Memory, Order, SharedWindow};
+use super::plan::{deal, runs};
 use super::rdma::{DeviceError, Local, MemoryWindow, RemoteKey, RemoteRegion, Rights};
 use crate::caller::lock;
 use baton_arena::Arena;
 use baton_proto::internal::Window;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// Keys of one grant. Dropping it closes what is still open, at once, but with a system call for
+/// How long work requests on windows may take: they never leave the host.
+const LOCAL: Duration = Duration::from_secs(1);
+/// Less than this is not dealt to several queue pairs.
+const SHARE_BYTES: u64 = 256 << 10;
+
+/// Terms of work requests that concern this host only.
+pub(crate) fn local() -> Until {
+    let (cancel, deadline) = (CancellationToken::new(), Instant::now() + LOCAL);
+    Until { cancel, deadline, linger: Duration::ZERO }
+}
+
+/// Keys of one grant, or of one push. Dropping it closes what is still open, at once, but with a system call for
 /// each; [`Opening::invalidate`] does it by the queue pair.
 #[derive(Default)]
 pub(crate) struct Opening {
@@ -32,6 +49,31 @@ enum Key {
 }
 
 impl Opening {
+    /// Keys for runs of adjacent slots, dealt to these queue pairs. The slots have to exist.
+    pub(crate) fn of_slots(
+        domain: &Domain,
+        arena: &Arena,
+        slots: impl IntoIterator<Item = u32>,
+        lanes: Range<usize>,
+        rights: Rights,
+    ) -> Result<Self, DeviceError> {
+        let layout = arena.layout();
+        let (stride, slot_bytes) = (layout.stride, layout.shape.slot_bytes as u64);
+        let least = SHARE_BYTES.div_ceil(stride);
+        let most = (u64::from(u32::MAX) / stride).max(1);
+        let clamp = |slots: u64| u32::try_from(slots).unwrap_or(u32::MAX);
+        let mut opening = Self::default();
+        for (lane, run) in deal(&runs(slots), lanes.len(), clamp(least), clamp(most)) {
+            let bytes = u64::from(run.slots - 1) * stride + slot_bytes;
+            let Some(stretch) = domain.region.map().slots(run.first, 0, bytes) else {
+                continue;
+            };
+            let what = (Memory::Arena(domain.region.clone()), stretch, rights);
+            opening.add(domain, arena, what, lanes.start + lane, (run.first, run.slots))?;
+        }
+        Ok(opening)
+    }
+
     /// Adds a stretch, to be opened for one queue pair. It covers `slots` slots from `first_slot`
     /// on, or records of so many.
     pub(crate) fn add(

@@ -6,7 +6,7 @@ use super::driver::{Driver, Handle, Until};
 use super::lanes::{Lanes, Order};
 use super::rdma::null::{self, NullCompletions, NullPair};
 use super::rdma::{ArenaMap, ScratchMap};
-use super::reads::Tables;
+use super::requests::{Slots, Tables};
 use super::route::{Door, Item, routes};
 use crate::{Counters, LinkFault, Op, TransportKind};
 use baton_arena::{Layout, RECORD_BYTES, Shape};
@@ -80,11 +80,13 @@ impl Posting {
         let mut routes = routes(self.doors(), items.collect()).ok()?;
         routes.sort_by_key(|route| route.door.lane);
         let tables = Tables {
-            slots: self.map,
-            stride: self.layout.stride,
+            slots: Slots {
+                map: self.map,
+                stride: self.layout.stride,
+                message_bytes: self.options.message_bytes,
+            },
             records: self.scratch,
             peer_records: &self.records,
-            message_bytes: self.options.message_bytes,
         };
         let orders = tables.reads(&routes)?;
         let until = Until {

@@ -1,16 +1,18 @@
-//! One pull: windows from the owner, READs, the records behind them, and the comparison.
+//! One pull: windows from the owner, READs, the records behind them, and the comparison. What a
+//! pull that the owner carries out has in common with it is here, too; the rest is in `push`.
 
 use super::driver::{Stop, Until};
 use super::lanes::Order;
 use super::links::{Link, Links, device};
+use super::push;
 use super::rdma::Scratch;
-use super::reads::Tables;
+use super::requests::{Slots, Tables};
 use super::route::{Door, Item, routes};
 use super::signal::judged;
 use crate::flight::{Report, Work};
 use crate::guards::Guard;
 use crate::verify::check;
-use crate::{Mismatch, Op, Peer, Refused, TransferError, TransportKind};
+use crate::{LinkFault, Mismatch, Op, Peer, Refused, TransferError, TransportKind};
 use baton_arena::{RECORD_BYTES, WriteGuard};
 use baton_proto::internal::{OpenReply, OpenRequest, Part};
 use std::sync::Arc;
@@ -27,11 +29,11 @@ pub(super) struct Landing {
 }
 
 /// Checksums of pieces that are parts of a block, by piece.
-type PartCrcs = Vec<(usize, u32)>;
+pub(super) type PartCrcs = Vec<(usize, u32)>;
 
-/// The blocks that were granted.
+/// The blocks that were granted, or that the owner is asked to write.
 pub(super) struct Cargo {
-    /// By queue pair, and there by the owner's slot.
+    /// By queue pair, and there by the owner's slot; or as asked for.
     pub(super) items: Vec<Item>,
     /// Exclude every other use of the slots.
     pub(super) guards: Vec<WriteGuard>,
@@ -41,9 +43,19 @@ pub(super) struct Cargo {
     pub(super) part_crcs: PartCrcs,
 }
 
+/// Who moves the bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    /// This side reads them.
+    Read,
+    /// The owner writes them.
+    Write,
+}
+
 /// Pulls until done, out of time or unwanted, then gives the leases back.
 pub(super) async fn run(
     links: Arc<Links>,
+    way: Way,
     peer: Peer,
     mut work: Work,
     report: Report,
@@ -52,7 +64,11 @@ pub(super) async fn run(
     let mut error = TransferError::Cancelled;
     let mut fresh = false;
     while !work.open().is_empty() {
-        let Some((back, outcome)) = attempt(&links, &peer, work, &cancel).await else {
+        let attempted = match way {
+            Way::Read => attempt(&links, &peer, work, &cancel).await,
+            Way::Write => push::attempt(&links, &peer, work, &cancel).await,
+        };
+        let Some((back, outcome)) = attempted else {
             // The device may still write: these slots never come back.
             return;
         };
@@ -62,7 +78,12 @@ pub(super) async fn run(
             // A kept connection may have ended since; that is no reason to fail.
             Err(TransferError::Refused(Refused::Connection)) if !fresh => fresh = true,
             Err(failure) => {
-                error = failure;
+                let shut =
+                    matches!(failure, TransferError::LinkFailed { fault: LinkFault::Closed });
+                // A shutdown cancels the pulls, and closes the connections under them.
+                if !(shut && cancel.is_cancelled()) {
+                    error = failure;
+                }
                 break;
             }
         }
@@ -85,7 +106,33 @@ async fn within<T>(
     }
 }
 
-type Attempt = (Work, Result<(), TransferError>);
+pub(super) type Attempt = (Work, Result<(), TransferError>);
+
+/// A connection for what has no result yet; `None` if everything has.
+pub(super) async fn linked(
+    links: &Arc<Links>,
+    peer: &Peer,
+    work: &mut Work,
+    cancel: &CancellationToken,
+) -> Result<Option<Arc<Link>>, TransferError> {
+    for piece in work.open() {
+        if links.guards.on(Guard::Lease) && work.lease_over(piece) {
+            work.set(piece, Err(TransferError::LeaseExpired));
+        }
+    }
+    if work.open().is_empty() {
+        return Ok(None);
+    }
+    within(links.open(peer), work.deadline(), cancel).await.map(Some)
+}
+
+/// Gives the connection up if it was its fault that the owner did not do what it was asked.
+pub(super) fn unanswered(links: &Links, peer: &Peer, link: &Link, error: &TransferError) {
+    use TransferError::{Refused as Refusal, Unreachable};
+    if matches!(error, Unreachable { .. } | Refusal(Refused::Connection)) {
+        links.lost(peer, link, error);
+    }
+}
 
 /// Pulls what has no result yet over one connection. `None` if the work is lost to the device.
 async fn attempt(
@@ -95,16 +142,9 @@ async fn attempt(
     cancel: &CancellationToken,
 ) -> Option<Attempt> {
     let deadline = work.deadline();
-    for piece in work.open() {
-        if links.guards.on(Guard::Lease) && work.lease_over(piece) {
-            work.set(piece, Err(TransferError::LeaseExpired));
-        }
-    }
-    if work.open().is_empty() {
-        return Some((work, Ok(())));
-    }
-    let link = match within(links.open(peer), deadline, cancel).await {
-        Ok(link) => link,
+    let link = match linked(links, peer, &mut work, cancel).await {
+        Ok(Some(link)) => link,
+        Ok(None) => return Some((work, Ok(()))),
         Err(error) => return Some((work, Err(error))),
     };
     let asked = Instant::now();
@@ -112,12 +152,7 @@ async fn attempt(
     let (grant, reply) = match within(open, deadline, cancel).await {
         Ok(granted) => granted,
         Err(error) => {
-            if matches!(
-                error,
-                TransferError::Unreachable { .. } | TransferError::Refused(Refused::Connection)
-            ) {
-                links.lost(peer, &link, &error);
-            }
+            unanswered(links, peer, &link, &error);
             return Some((work, Err(error)));
         }
     };
@@ -246,32 +281,34 @@ fn prepare(
     let doors: Option<Vec<_>> =
         reply.windows.iter().map(|window| Door::from_wire(window, lanes)).collect();
     let doors = doors.ok_or(broken("a window that is none"))?;
-    let item = |&piece: &usize| {
-        let span = work.span(piece);
-        Item {
-            piece,
-            remote: work.block(piece).slot.0,
-            local: work.slot(piece),
-            offset: u64::from(span.offset),
-            bytes: u64::from(span.len),
-        }
-    };
-    let mut routes = routes(doors, granted.iter().map(item).collect())
-        .map_err(|_| broken("a granted block without a window"))?;
+    let items = granted.iter().map(|&piece| item(work, piece)).collect();
+    let mut routes =
+        routes(doors, items).map_err(|_| broken("a granted block without a window"))?;
     routes.sort_by_key(|route| route.door.lane);
     let records = link.scratch().map_err(device)?;
     let arena = &links.local.arena;
-    let tables = Tables {
-        slots: link.domain.region.map(),
+    let slots = Slots {
+        map: link.domain.region.map(),
         stride: arena.layout().stride,
-        records: records.map(),
-        peer_records: &link.records,
         message_bytes: links.adapter.message_bytes(),
     };
+    let tables = Tables { slots, records: records.map(), peer_records: &link.records };
     let orders = tables.reads(&routes).ok_or(broken("a window that is smaller than its blocks"))?;
     let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();
     let guards = items.iter().map(|item| arena.write(item.local)).collect();
     Ok(Some((orders, Cargo { items, guards, records, part_crcs })))
+}
+
+/// Where a piece is, and where it goes.
+pub(super) fn item(work: &Work, piece: usize) -> Item {
+    let span = work.span(piece);
+    Item {
+        piece,
+        remote: work.block(piece).slot.0,
+        local: work.slot(piece),
+        offset: u64::from(span.offset),
+        bytes: u64::from(span.len),
+    }
 }
 
 /// Compares everything that arrived. `None` if the runtime ended under it.
@@ -294,6 +331,10 @@ fn compare(links: &Links, landing: Landing) -> (Work, Scratch) {
     let Landing { mut work, cargo } = landing;
     let Cargo { items, guards, records, part_crcs } = cargo;
     for (position, (item, guard)) in items.iter().zip(guards).enumerate() {
+        if !work.is_open(item.piece) {
+            // The owner refused it.
+            continue;
+        }
         let mut record = [0; RECORD_BYTES];
         records.copy_out(position * RECORD_BYTES, &mut record);
         let (block, span) = (*work.block(item.piece), work.span(item.piece));

@@ -52,7 +52,12 @@ pub(crate) enum Completion {
         /// Which queue pair.
         lane: usize,
     },
-    /// A receive that came back without data.
+    /// A receive that came back because its queue pair has failed by itself.
+    Broken {
+        /// What the receive said.
+        fault: LinkFault,
+    },
+    /// A receive that came back without data from a queue pair that was given up.
     Nothing,
 }
 
@@ -152,6 +157,8 @@ struct Shared {
     fail: Mutex<Option<LinkFault>>,
     /// Set when nothing is accepted any more.
     ended: CancellationToken,
+    /// Set when its queue pairs do nothing any more.
+    gone: CancellationToken,
     expected: Mutex<HashMap<u32, oneshot::Sender<()>>>,
 }
 
@@ -235,6 +242,12 @@ impl<W: Send + 'static> Handle<W> {
     pub(crate) async fn ended(&self) {
         self.shared.ended.cancelled().await;
     }
+
+    /// Waits until its queue pairs do nothing any more, neither what was posted nor what a peer
+    /// asks of them.
+    pub(crate) async fn gone(&self) {
+        self.shared.gone.cancelled().await;
+    }
 }
 
 /// The task itself.
@@ -270,6 +283,8 @@ impl<P: Provider> Driver<P> {
 
     /// Works until the last handle is gone or the connection fails. Says why.
     pub(crate) async fn run(mut self) -> LinkFault {
+        // However this ends.
+        let _gone = self.shared.gone.clone().drop_guard();
         self.serve().await;
         // Set before anything is reported: whoever hears of a failure finds the connection dead.
         let fault = self.core.fault().unwrap_or(LinkFault::Closed);
@@ -345,6 +360,7 @@ impl<P: Provider> Driver<P> {
                     }
                 }
                 Completion::Ended { lane } => self.core.ended(lane),
+                Completion::Broken { fault } => self.core.fail(fault),
                 Completion::Nothing => {}
             }
         }

@@ -105,6 +105,7 @@ impl Chain {
     }
 
     /// Requests that it has room for.
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.requests.len()
     }
@@ -112,11 +113,6 @@ impl Chain {
     /// Requests in it.
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether there is none in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Empties it, for new requests.

@@ -30,6 +30,7 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
+    #[cfg(test)]
     pub(crate) const NONE: Self = Self { read: false, write: false };
     pub(crate) const READ: Self = Self { read: true, write: false };
     pub(crate) const WRITE: Self = Self { read: false, write: true };
@@ -284,6 +285,7 @@ pub(crate) struct Bindable(Option<Arc<Region>>);
 
 impl Bindable {
     /// Nothing, for the null provider.
+    #[cfg(test)]
     pub(super) const NULL: Self = Self(None);
 
     pub(super) fn region(&self) -> Option<&Arc<Region>> {
@@ -433,6 +435,7 @@ impl Scratch {
     }
 
     /// Its length.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.shared.bytes
     }

@@ -4,10 +4,9 @@
 //! on a machine that has none: completions can be held back, and requests can be made to fail.
 
 use super::provider::{Completing, Draining, Sending};
-use super::{
-    ArenaMap, Bindable, Chain, Completion, DeviceError, MemoryWindow, PostError, RECEIVE,
-    ScratchMap, Status,
-};
+use super::{ArenaMap, Chain, Completion, DeviceError, PostError, RECEIVE, ScratchMap, Status};
+#[cfg(test)]
+use super::{Bindable, MemoryWindow};
 use baton_arena::Layout;
 use std::collections::VecDeque;
 use std::io;
@@ -25,11 +24,13 @@ pub(crate) fn scratch(bytes: u64) -> ScratchMap {
 }
 
 /// What such windows are bound to.
+#[cfg(test)]
 pub(crate) fn bindable() -> Bindable {
     Bindable::NULL
 }
 
 /// A window that opens nothing.
+#[cfg(test)]
 pub(crate) fn window(key: u32) -> MemoryWindow {
     MemoryWindow::null(key)
 }
@@ -136,6 +137,7 @@ impl State {
         accepted
     }
 
+    #[cfg(test)]
     fn release(&mut self) {
         while let Some((completion, due)) = self.held.pop_front() {
             if due {
@@ -197,7 +199,10 @@ impl Strings {
         self.0.lock().receives.push((number, 0));
         NullPair { shared: Arc::clone(&self.0), number }
     }
+}
 
+#[cfg(test)]
+impl Strings {
     /// From now on nothing completes until [`release`](Self::release), or until its queue pair is
     /// made to fail.
     pub(crate) fn hold(&self) {

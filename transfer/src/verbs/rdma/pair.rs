@@ -110,11 +110,6 @@ impl<State> QueuePair<State> {
         self.psn
     }
 
-    /// What it was made with.
-    pub(crate) fn options(&self) -> PairOptions {
-        self.options
-    }
-
     fn into<Next>(self) -> QueuePair<Next> {
         let Self { inner, options, psn, .. } = self;
         QueuePair { inner, options, psn, state: PhantomData }

@@ -121,7 +121,6 @@ pub(super) struct PortAttr {
 
 pub(super) const PORT_ACTIVE: Enum = 4;
 pub(super) const PORT_ACTIVE_DEFER: Enum = 5;
-pub(super) const LINK_LAYER_INFINIBAND: u8 = 1;
 pub(super) const LINK_LAYER_ETHERNET: u8 = 2;
 
 /// `struct ibv_gid_entry`.

@@ -46,6 +46,7 @@ impl MemoryWindow {
     }
 
     /// A window without a device, for the null provider.
+    #[cfg(test)]
     pub(super) fn null(key: u32) -> Self {
         let inner = WindowInner { device: None, bound: Mutex::new(None) };
         Self { inner: Arc::new(inner), key: RemoteKey::from_wire(key) }

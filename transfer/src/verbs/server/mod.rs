@@ -4,12 +4,11 @@
 //! must not take a pin away from under an open window.
 
 mod grants;
+mod push;
 mod served;
 
 use super::adapter::{Adapter, Paired};
-use super::lanes::Memory;
 use super::links::BLOCKS;
-use super::opening::Opening;
 use super::rdma::{DeviceError, Rights};
 use super::signal::{end_to_wire, port_to_wire, remote_end, status};
 use crate::caller::lock;
@@ -21,6 +20,7 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{Incarnation, WorkerId};
 use baton_proto::internal::{
     CloseReply, CloseRequest, Descriptor, OpenReply, OpenRequest, PairReply, PairRequest, Part,
+    PushReply, PushRequest,
 };
 use served::Served;
 use std::collections::HashMap;
@@ -84,6 +84,23 @@ impl Server {
         let opening = Arc::clone(&self.host).open(request);
         let reply = self.host.context.tasks.spawn(opening).await;
         reply.unwrap_or(Err(Refused::Busy)).unwrap_or_else(refused)
+    }
+
+    /// Writes blocks into windows of the caller.
+    pub async fn push(&self, request: PushRequest) -> PushReply {
+        let refused = |refused: Refused| PushReply {
+            status: u32::from(refused.code()),
+            ..PushReply::default()
+        };
+        let pushing = Arc::clone(&self.host).push(request);
+        let reply = self.host.context.tasks.spawn(pushing).await;
+        reply.unwrap_or(Err(Refused::Busy)).unwrap_or_else(refused)
+    }
+
+    /// The connections' drivers.
+    #[cfg(test)]
+    pub(crate) fn handles(&self) -> Vec<super::driver::Handle<super::lanes::Order>> {
+        lock(&self.host.connections).values().map(|served| served.handle.clone()).collect()
     }
 
     /// Ends a grant, or a connection. When it returns, no key of it works any more.

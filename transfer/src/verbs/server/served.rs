@@ -1,30 +1,26 @@
 //! One connection as its owner sees it: grants, and the task that ends them in time.
 
 use super::grants::Grants;
-use super::{Host, Memory, Opening, Paired};
+use super::{Host, Paired};
 use crate::caller::lock;
 use crate::guards::Guard;
 use crate::verbs::adapter::Domain;
-use crate::verbs::driver::{Handle, Until};
-use crate::verbs::lanes::Order;
-use crate::verbs::plan::{deal, runs};
+use crate::verbs::driver::Handle;
+use crate::verbs::lanes::{Memory, Order};
+use crate::verbs::opening::{Opening, local};
 use crate::verbs::rdma::{DeviceError, Rights};
 use crate::{Identity, LinkFault, Refused};
 use baton_kv::lease::ReadPin;
 use baton_proto::internal::{Descriptor, OpenReply, Window};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long work requests on windows may take: they never leave the host.
-const LOCAL: Duration = Duration::from_secs(1);
 /// How long, at shutdown, callers may take to finish what they are reading.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Less than this is not dealt to several queue pairs.
-const SHARE_BYTES: u64 = 256 << 10;
 
 /// A connection with one caller.
 pub(super) struct Served {
@@ -32,8 +28,11 @@ pub(super) struct Served {
     pub(super) handle: Handle<Order>,
     /// Cancelled when nothing of it is left.
     pub(super) gone: CancellationToken,
-    domain: Domain,
-    lanes: usize,
+    pub(super) domain: Domain,
+    pub(super) lanes: usize,
+    /// How many pushes there may be at once, beside grants, and who has a turn.
+    most_pushes: usize,
+    pushes: Arc<Semaphore>,
     grants: Mutex<Grants<Held>>,
     /// Windows on the slot records, open as long as the connection.
     records: Mutex<Opening>,
@@ -63,6 +62,8 @@ impl Served {
             gone: CancellationToken::new(),
             domain,
             lanes,
+            most_pushes: grants.min(Semaphore::MAX_PERMITS),
+            pushes: Arc::new(Semaphore::new(grants.min(Semaphore::MAX_PERMITS))),
             grants: Mutex::new(Grants::new(grants)),
             records: Mutex::default(),
             used: Mutex::new(Instant::now()),
@@ -73,6 +74,16 @@ impl Served {
     /// The connection is in use.
     pub(super) fn touch(&self) {
         *lock(&self.used) = Instant::now();
+    }
+
+    /// A turn to push, to be held until that is over. `None` if there are enough already.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let permit = Arc::clone(&self.pushes).try_acquire_owned().ok()?;
+        Some(Turn { permit: Some(permit), served: Arc::clone(self) })
+    }
+
+    fn pushing(&self) -> bool {
+        self.pushes.available_permits() < self.most_pushes
     }
 
     /// Opens the table of slot records to each queue pair.
@@ -113,7 +124,10 @@ impl Served {
         if !lock(&self.grants).room() {
             return Err(Refused::Busy);
         }
-        let opening = self.windows(host, &pins).map_err(|error| broken(&error))?;
+        let slots = pins.iter().map(|pin| pin.slot().0);
+        let (arena, lanes) = (&host.context.arena, 0..self.lanes);
+        let opening = Opening::of_slots(&self.domain, arena, slots, lanes, Rights::READ);
+        let opening = opening.map_err(|error| broken(&error))?;
         let pins = if host.guards.on(Guard::Pin) { pins } else { Vec::new() };
         let held = self.bind(Held { opening, _pins: pins }).await?;
         let windows = held.opening.to_wire();
@@ -132,35 +146,13 @@ impl Served {
     }
 
     /// How long a grant on these blocks lasts: no longer than any of their leases was promised.
-    fn time(host: &Host, blocks: &[Descriptor]) -> Duration {
+    pub(super) fn time(host: &Host, blocks: &[Descriptor]) -> Duration {
         let most = host.adapter.options().grant;
         if !host.guards.on(Guard::Lease) {
             return most;
         }
         let promised = blocks.iter().map(|block| block.lease_remaining_ms).max().unwrap_or(0);
         most.min(Duration::from_millis(u64::from(promised)))
-    }
-
-    /// Keys for runs of adjacent slots, dealt to the queue pairs.
-    fn windows(&self, host: &Host, pins: &[ReadPin]) -> Result<Opening, DeviceError> {
-        let arena = &host.context.arena;
-        let layout = arena.layout();
-        let (stride, slot_bytes) = (layout.stride, layout.shape.slot_bytes as u64);
-        let least = SHARE_BYTES.div_ceil(stride);
-        let most = (u64::from(u32::MAX) / stride).max(1);
-        let clamp = |slots: u64| u32::try_from(slots).unwrap_or(u32::MAX);
-        let runs = runs(pins.iter().map(|pin| pin.slot().0));
-        let mut opening = Opening::default();
-        for (lane, run) in deal(&runs, self.lanes, clamp(least), clamp(most)) {
-            let bytes = u64::from(run.slots - 1) * stride + slot_bytes;
-            // Pinned slots exist.
-            let Some(stretch) = self.domain.region.map().slots(run.first, 0, bytes) else {
-                continue;
-            };
-            let what = (Memory::Arena(self.domain.region.clone()), stretch, Rights::READ);
-            opening.add(&self.domain, arena, what, lane, (run.first, run.slots))?;
-        }
-        Ok(opening)
     }
 
     /// Takes a grant out, to be ended.
@@ -187,16 +179,24 @@ impl Served {
     }
 }
 
+/// A push that is under way.
+pub(super) struct Turn {
+    permit: Option<OwnedSemaphorePermit>,
+    served: Arc<Served>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.served.touch();
+        self.served.wake.notify_one();
+    }
+}
+
 impl AsRef<Opening> for Held {
     fn as_ref(&self) -> &Opening {
         &self.opening
     }
-}
-
-/// Terms of work requests that concern this host only.
-fn local() -> Until {
-    let (cancel, deadline) = (CancellationToken::new(), Instant::now() + LOCAL);
-    Until { cancel, deadline, linger: Duration::ZERO }
 }
 
 fn broken(error: &DeviceError) -> Refused {
@@ -218,7 +218,7 @@ pub(super) async fn steward(
         let idle_at = *lock(&served.used) + host.limits.idle;
         let (expired, next, empty) = {
             let mut grants = lock(&served.grants);
-            (grants.expired(now), grants.next_moment(), grants.is_empty())
+            (grants.expired(now), grants.next_moment(), grants.is_empty() && !served.pushing())
         };
         for held in expired {
             let (host, served) = (Arc::clone(&host), Arc::clone(&served));
@@ -228,15 +228,18 @@ pub(super) async fn steward(
         if drained || (empty && idle_at <= now) {
             break;
         }
-        let moment = next.into_iter().chain(drain_until).chain([idle_at.max(now)]).min();
+        // While something is under way, its end wakes this.
+        let idle = empty.then_some(idle_at);
+        let moment = next.into_iter().chain(drain_until).chain(idle).min();
         tokio::select! {
             () = served.handle.ended() => break,
             () = served.wake.notified() => {}
             () = host.context.shutdown.cancelled(), if drain_until.is_none() => {
                 lock(&served.grants).close();
+                served.pushes.close();
                 drain_until = Some(now + DRAIN);
             }
-            () = tokio::time::sleep_until(moment.unwrap_or(idle_at)) => {}
+            () = tokio::time::sleep_until(moment.unwrap_or(now + host.limits.idle)) => {}
         }
     }
     lock(&host.connections).remove(&number);
@@ -245,6 +248,7 @@ pub(super) async fn steward(
         grants.close();
         grants.drain()
     };
+    served.pushes.close();
     served.handle.fail(LinkFault::Closed);
     if let Ok(fault) = driving.await
         && !matches!(fault, LinkFault::Closed | LinkFault::Peer)

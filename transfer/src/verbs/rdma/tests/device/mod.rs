@@ -7,9 +7,9 @@ mod refusals;
 mod trouble;
 
 use crate::verbs::rdma::{
-    ArenaRegion, Chain, Completion, CompletionQueue, Device, DeviceChoice, DeviceError, Failed,
-    GidProblem, Local, MemoryWindow, PairOptions, ProtectionDomain, QueuePair, RECEIVE, Ready,
-    Remote, RemoteEnd, RemoteKey, RemoteRegion, Rights, Scratch, Status, Work,
+    ArenaRegion, Chain, Completion, CompletionQueue, Device, DeviceChoice, DeviceError, GidProblem,
+    Local, MemoryWindow, PairOptions, ProtectionDomain, QueuePair, RECEIVE, Ready, Remote,
+    RemoteEnd, RemoteKey, RemoteRegion, Rights, Scratch, Status, Work,
 };
 use baton_arena::{Arena, ArenaOptions};
 use std::future::Future;
