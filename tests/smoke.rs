@@ -84,6 +84,39 @@ async fn cluster_moves_blocks_and_finds_them_again() {
     }
 }
 
+/// Runs where `BATON_VERBS_DEVICE` names a device; `cargo xtask rdma` sees to that.
+#[tokio::test]
+async fn cluster_answers_over_verbs_what_it_answers_over_shared_memory() {
+    if std::env::var_os("BATON_VERBS_DEVICE").is_none() {
+        eprintln!("SKIPPED a cluster over verbs: BATON_VERBS_DEVICE names no RDMA device");
+        return;
+    }
+    let content = "tell me of a block that travels from one worker to another ".repeat(4);
+    let request = json!({
+        "model": "tiny-qwen3",
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": 12,
+        "temperature": 0,
+        "ignore_eos": true,
+        "logprobs": true,
+    });
+    let mut answers = Vec::new();
+    for transport in ["shm", "verbs"] {
+        let always = ["--transport", transport, "--disaggregate-min-blocks", "0"];
+        let cluster = Cluster::start(&always);
+        let client = cluster.client();
+        let answer = client.post("/v1/chat/completions", &request).await.unwrap();
+        let label = format!("transport=\"{transport}\"");
+        let moved = metric(&client, "baton_transfer_blocks_total", &label).await;
+        assert!(moved > 0.0, "no block came over {transport}");
+        quiescent(&client).await;
+        assert_eq!(cluster.stop(), Some(0));
+        // Token by token, with the exact probability of each.
+        answers.push(answer["choices"].clone());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
 #[tokio::test]
 async fn cluster_survives_the_loss_of_its_only_prefill_worker() {
     let cluster = Cluster::start(&["--engine", "witness"]);

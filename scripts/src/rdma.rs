@@ -1,5 +1,6 @@
 //! `cargo xtask rdma`: what talks to an RDMA card, run on soft-RoCE in a virtual machine: perftest
-//! between two guests over a network that loses packets, and the tests that want a device.
+//! between two guests over a network that loses packets, the tests of `transfer` that want a device,
+//! and a cluster whose blocks travel by RDMA.
 
 use crate::failure::{Failure, Stop};
 use crate::vm;
@@ -19,13 +20,22 @@ struct Step {
     max: Duration,
 }
 
-const STEPS: [Step; 1] = [Step {
-    what: "transfer's tests on a device",
-    package: "transfer",
-    target: ("baton_transfer", "lib"),
-    filter: "verbs",
-    max: Duration::from_mins(6),
-}];
+const STEPS: [Step; 2] = [
+    Step {
+        what: "transfer's tests on a device",
+        package: "transfer",
+        target: ("baton_transfer", "lib"),
+        filter: "verbs",
+        max: Duration::from_mins(6),
+    },
+    Step {
+        what: "a cluster over RDMA",
+        package: "",
+        target: ("smoke", "test"),
+        filter: "verbs",
+        max: Duration::from_mins(4),
+    },
+];
 /// What the tests read: their long forms, and the random case to repeat.
 const PASSED_ON: [&str; 2] = ["BATON_LONG", "BATON_SEED"];
 /// Two guests boot side by side.
