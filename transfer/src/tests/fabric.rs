@@ -12,7 +12,7 @@ use baton_proto::internal::{
 use futures_util::future::BoxFuture;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// Where the owner of a test is.
 pub(crate) const HERE: &str = "verbs://here";
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     once_opened: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// What becomes of the next push.
     pub(super) trouble: Mutex<Option<Trouble>>,
+    /// The network carries calls, and nothing of RDMA.
+    deaf: AtomicBool,
 }
 
 type Trouble = Box<dyn FnOnce(Server, PushRequest) -> BoxFuture<'static, PushReply> + Send>;
@@ -97,6 +99,11 @@ impl Exchange {
     /// Does something once, between an owner's answer to `open` and its arrival.
     pub(super) fn once_opened(&self, what: impl FnOnce() + Send + 'static) {
         *lock(&self.once_opened) = Some(Box::new(what));
+    }
+
+    /// From now on the owner's queue pairs are broken as soon as they are set up, or not any more.
+    pub(super) fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::Relaxed);
     }
 
     /// Breaks all queue pairs of the owner behind its back.
@@ -167,7 +174,15 @@ impl Calls {
 
 impl Signalling for Calls {
     fn pair(&self, uri: &str, request: PairRequest) -> Call<PairReply> {
-        self.call(uri, |server| async move { server.pair(request).await })
+        let exchange = Arc::clone(&self.exchange);
+        let answer = self.call(uri, |server| async move { server.pair(request).await });
+        Box::pin(async move {
+            let answer = answer.await;
+            if exchange.deaf.load(Ordering::Relaxed) {
+                exchange.break_owner();
+            }
+            answer
+        })
     }
 
     fn open(&self, uri: &str, request: OpenRequest) -> Call<OpenReply> {

@@ -100,6 +100,28 @@ fn queue_pairs_that_die_while_nobody_uses_them_cost_one_pull_at_most() {
     });
 }
 
+/// Both sides can set up queue pairs as often as they like: that is no connection.
+#[test]
+fn a_network_that_carries_calls_and_drops_rdma_is_not_offered() {
+    wires::run(TransportKind::Verbs, async {
+        let scene = Scene::new().await;
+        let exchange = &scene.rig.place.verbs;
+        exchange.set_deaf(true);
+        exchange.break_owner();
+        scene.verbs.adapter().break_pairs();
+        let error = scene.pull().await.expect_err("nothing can come");
+        assert!(matches!(error, TransferError::LinkFailed { .. }), "{error:?}");
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            assert!(!scene.ready(), "nothing has come back yet");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        exchange.set_deaf(false);
+        scene.recovered().await;
+        scene.finish().await;
+    });
+}
+
 /// `ip`, on the interface below the device; whether it may.
 fn set_link(set: &str) -> bool {
     let device = fabric::device().unwrap();
