@@ -2,7 +2,7 @@
 
 use super::*;
 use baton_proto::ids::{Generation, LeaseId, SlotId};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use tokio::time::Instant;
@@ -57,6 +57,14 @@ impl Process {
         let blocks = (0..BLOCKS).map(block).collect();
         let peer = Peer { worker: OWNER, incarnation, endpoints: place.endpoints() };
         Self { child, peer, blocks }
+    }
+
+    /// Stops it. The signal reaches its threads one by one; all have stopped when this returns.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let process = Some(Pid::from_child(&self.child));
+        let (_, status) = waitpid(process, WaitOptions::UNTRACED).unwrap().expect("it is a child");
+        assert!(status.stopped(), "{status:?}");
     }
 
     fn signal(&self, signal: Signal) {
@@ -148,7 +156,7 @@ async fn a_stopped_owner_is_waited_for_until_the_deadline_and_no_longer(kind: Tr
     let owner = Process::start(&mut place, 1);
     let puller = large_puller(&place);
     assert_eq!(puller.pull_one(&owner.peer, &owner.blocks[0]).await, Ok(()));
-    owner.signal(Signal::STOP);
+    owner.freeze();
     let deadline = Duration::from_millis(300);
     let started = Instant::now();
     let pulls = puller.pulls(&owner.blocks);
