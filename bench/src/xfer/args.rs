@@ -3,6 +3,7 @@
 use baton_node::config::ByteSize;
 use baton_node::exit::{Exit, Failure};
 use baton_transfer::TransportKind;
+use baton_transfer::verbs::VerbsOptions;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -46,6 +47,12 @@ pub struct XferArgs {
     /// Pulls under way at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) threads: u16,
+    /// Queue pairs of a verbs connection [default: the transport's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) queue_pairs: Option<u16>,
+    /// RDMA device, such as mlx5_0 [default: the first with a usable port]
+    #[arg(long, value_name = "NAME")]
+    pub(super) device: Option<String>,
     /// Connections of tcp, for the raw sockets too [default: the transport's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) streams: Option<u16>,
@@ -98,24 +105,32 @@ enum TransportArg {
     Tcp,
     /// Shared memory
     Shm,
-    /// All that both sides have
+    /// RDMA; both sides need a device
+    Verbs,
+    /// tcp and shm
     All,
 }
 
 /// What is done with a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum OpArg {
-    /// Read it from the target (tcp)
+    /// Read it from the target (tcp, verbs)
     Read,
+    /// Have the target write it (verbs)
+    Write,
     /// Copy it out of the target's arena (shm)
     Copy,
+    /// Pin it in the target's arena, to be used in place (shm)
+    Map,
 }
 
 impl OpArg {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Write => "write",
             Self::Copy => "copy",
+            Self::Map => "map",
         }
     }
 }
@@ -240,9 +255,19 @@ impl Contestant {
     pub(super) fn limit(self) -> Option<Self> {
         match self {
             Self::Pull(TransportKind::Tcp, _) => Some(Self::RawTcp),
-            Self::Pull(TransportKind::Shm, _) => Some(Self::Memcpy),
+            Self::Pull(TransportKind::Shm, OpArg::Copy) => Some(Self::Memcpy),
             _ => None,
         }
+    }
+
+    /// Whether bytes go from one place to another.
+    pub(super) fn moves(self) -> bool {
+        !matches!(self, Self::Posting | Self::Pull(_, OpArg::Map))
+    }
+
+    /// Whether it needs a device.
+    pub(super) fn is_over_verbs(self) -> bool {
+        matches!(self, Self::Pull(TransportKind::Verbs, _))
     }
 
     pub(super) fn name(self) -> String {
@@ -294,10 +319,13 @@ impl XferArgs {
         let mut pulls = Vec::new();
         for (arg, kind, ops) in [
             (TransportArg::Tcp, TransportKind::Tcp, [OpArg::Read].as_slice()),
-            (TransportArg::Shm, TransportKind::Shm, &[OpArg::Copy]),
+            (TransportArg::Shm, TransportKind::Shm, &[OpArg::Copy, OpArg::Map]),
+            (TransportArg::Verbs, TransportKind::Verbs, &[OpArg::Read, OpArg::Write]),
         ] {
             let named = self.transport.contains(&arg);
-            if !named && !self.transport.contains(&TransportArg::All) {
+            // A device is not to be expected.
+            let meant = arg != TransportArg::Verbs && self.transport.contains(&TransportArg::All);
+            if !named && !meant {
                 continue;
             }
             let wanted = |op: &&OpArg| self.op.is_empty() || self.op.contains(op);
@@ -340,6 +368,14 @@ impl XferArgs {
             Contestant::RawTcp => all || self.reference.contains(&Reference::Tcp),
             Contestant::Pull(..) | Contestant::Posting => false,
         }
+    }
+
+    /// How RDMA is used, by both sides.
+    pub(super) fn verbs_options(&self) -> VerbsOptions {
+        let mut options = VerbsOptions::default();
+        options.device.device.clone_from(&self.device);
+        options.queue_pairs = self.queue_pairs.map_or(options.queue_pairs, usize::from);
+        options
     }
 
     /// Bytes that `--serve` gives at most.
@@ -426,9 +462,10 @@ mod tests {
             let all = parse(line).unwrap().contestants().unwrap();
             all.into_iter().map(Contestant::name).collect::<Vec<_>>().join(", ")
         };
-        assert_eq!(named(""), "raw tcp, tcp read, memcpy, shm copy, posting");
-        assert_eq!(named("--transport shm"), "memcpy, shm copy, posting");
+        assert_eq!(named(""), "raw tcp, tcp read, memcpy, shm copy, shm map, posting");
+        assert_eq!(named("--transport shm"), "memcpy, shm copy, shm map, posting");
+        assert_eq!(named("--transport verbs --reference none"), "verbs read, verbs write");
         assert_eq!(named("--op read --reference none"), "tcp read");
-        assert_eq!(named("--transport shm --reference tcp"), "shm copy, raw tcp");
+        assert_eq!(named("--transport shm --reference tcp"), "shm copy, shm map, raw tcp");
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Raised whenever a message changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A publication of the largest arena has about 40 bytes for each block.
 const LINE_MAX: u64 = 64 << 20;
 /// How long the target holds blocks for a caller that says nothing.
@@ -26,7 +26,7 @@ pub(super) const SILENCE: Duration = Duration::from_mins(10);
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Ask {
     /// Blocks of one size, in place of those before.
-    Publish { version: u32, block_bytes: u64, blocks: u32 },
+    Publish { version: u32, block_bytes: u64, blocks: u32, verbs: bool },
     /// The processor time used so far.
     Cpu,
 }
@@ -53,6 +53,8 @@ pub(super) struct Published {
     pub(super) host: String,
     pub(super) tcp: Option<SocketAddr>,
     pub(super) shm: Option<PathBuf>,
+    /// Where RDMA is set up, if that was asked for.
+    pub(super) verbs: Option<String>,
     /// Plain sockets, without frames.
     pub(super) raw: SocketAddr,
     pub(super) lease: u64,
@@ -72,6 +74,7 @@ impl Published {
                 tcp: self.tcp,
                 shm: self.shm.clone(),
                 host: self.host.clone(),
+                verbs: self.verbs.clone(),
                 ..Endpoints::default()
             },
         }
@@ -148,8 +151,9 @@ impl Channel {
         &mut self,
         block_bytes: u64,
         blocks: u32,
+        verbs: bool,
     ) -> Result<Published, Failure> {
-        let ask = Ask::Publish { version: VERSION, block_bytes, blocks };
+        let ask = Ask::Publish { version: VERSION, block_bytes, blocks, verbs };
         match self.ask(&ask).await? {
             Answer::Published(published) if published.blocks.len() == blocks as usize => {
                 Ok(*published)

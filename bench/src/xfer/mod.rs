@@ -6,6 +6,7 @@
 
 mod args;
 mod control;
+mod fabric;
 mod lane;
 mod load;
 mod raw;
@@ -46,8 +47,11 @@ pub fn main(args: &XferArgs) -> Result<(), Failure> {
         }
         // Mistakes are told before anything is started.
         let plan = Plan::new(args)?;
-        let own =
-            if args.target.is_none() { Some(Target::spawn(plan.memory()).await?) } else { None };
+        let own = if args.target.is_none() {
+            Some(Target::spawn(plan.memory(), args).await?)
+        } else {
+            None
+        };
         let address = args.target.or(own.as_ref().map(|target| target.address));
         let report = tokio::select! {
             report = measure(args, &plan, address.expect("one of the two is there")) => report,

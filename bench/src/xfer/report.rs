@@ -63,13 +63,13 @@ impl Row {
 
     /// Nothing where nothing moves.
     fn speed(&self) -> Spread {
-        let moves = self.contestant != Contestant::Posting;
+        let moves = self.contestant.moves();
         self.gb_per_s.iter().copied().filter(|_| moves).collect()
     }
 
     fn us_per_descriptor(&self) -> Option<f64> {
-        let posted = self.contestant == Contestant::Posting && self.all.blocks > 0;
-        posted.then(|| self.took.as_nanos() as f64 / 1e3 / self.all.blocks as f64)
+        let counted = !self.contestant.moves() && self.all.blocks > 0;
+        counted.then(|| self.took.as_nanos() as f64 / 1e3 / self.all.blocks as f64)
     }
 
     fn descriptors_per_s(&self) -> Option<f64> {
@@ -81,7 +81,7 @@ impl Row {
     /// `None` where the processor time of others is in it.
     fn cpu_s_per_gib(&self) -> Option<f64> {
         let bytes = (self.all.blocks * self.shape.block_bytes) as f64;
-        let moves = self.contestant != Contestant::Posting;
+        let moves = self.contestant.moves();
         (!self.load && moves && bytes > 0.0).then(|| self.cpu_s / (bytes / GIB))
     }
 

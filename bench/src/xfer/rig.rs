@@ -1,8 +1,9 @@
 //! Everything that can have a turn, for blocks of one size.
 
-use super::args::{Contestant, Shape, Turn, XferArgs};
+use super::args::{Contestant, OpArg, Shape, Turn, XferArgs};
 use super::control::{Channel, Published};
 use super::cpu_seconds;
+use super::fabric::{self, ByWrite};
 use super::lane::{Lane, Moved, Pace};
 use super::raw::Sink;
 use super::report::Sample;
@@ -12,8 +13,8 @@ use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use baton_transfer::shm::{Shm, ShmOptions};
 use baton_transfer::tcp::{Tcp, TcpOptions};
-use baton_transfer::verbs::{Posting, VerbsOptions};
-use baton_transfer::{Counters, Local, Peer, Token, Transport, TransportKind};
+use baton_transfer::verbs::{Posting, Verbs, VerbsOptions};
+use baton_transfer::{Counters, Local, Op, Peer, Token, TransferError, Transport, TransportKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long what was started may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(20);
+/// What mapping a batch for the first time may take: all of it is read.
+const MAP_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The pulling side.
 pub(super) struct Rig {
@@ -36,7 +39,8 @@ pub(super) struct Rig {
     /// Whatever still runs ends when this is dropped.
     _guard: DropGuard,
     tcp: Arc<dyn Transport>,
-    shm: Arc<dyn Transport>,
+    shm: Arc<Shm>,
+    verbs: Option<Verbs>,
     /// The receiving ends of plain sockets; connected when first needed.
     sinks: Vec<Sink>,
     streams: usize,
@@ -51,7 +55,8 @@ impl Rig {
         turn: Turn,
         channel: &mut Channel,
     ) -> Result<Self, Failure> {
-        let published = channel.publish(shape.block_bytes, shape.blocks).await?;
+        let verbs = args.contestants()?.iter().any(|contestant| contestant.is_over_verbs());
+        let published = channel.publish(shape.block_bytes, shape.blocks, verbs).await?;
         let store = Store::new(shape.blocks, shape.block_bytes).map_err(|error| no_room(&error))?;
         let local = Local {
             arena: store.arena.clone(),
@@ -76,6 +81,7 @@ impl Rig {
             peer: Arc::new(published.peer()),
             tcp: Arc::new(Tcp::new(local.clone(), options)),
             shm: Arc::new(Shm::new(local.clone(), ShmOptions::default())),
+            verbs: verbs.then(|| fabric::pulling(&local, &args.verbs_options())).transpose()?,
             _guard: local.shutdown.clone().drop_guard(),
             local,
             store,
@@ -111,8 +117,12 @@ impl Rig {
     pub(super) async fn check(&mut self, contestants: &[Contestant]) -> Result<u64, Failure> {
         let mut compared = 0;
         for contestant in contestants {
-            let Contestant::Pull(kind, _) = contestant else { continue };
-            let transport = self.transport(*kind);
+            let Contestant::Pull(kind, op) = contestant else { continue };
+            if *op == OpArg::Map {
+                // What is mapped is the target's own memory, compared with its checksum.
+                continue;
+            }
+            let transport = self.transport(*kind, *op);
             let mut lanes = Vec::new();
             let mut failed = None;
             for lane in std::mem::take(&mut self.lanes) {
@@ -140,17 +150,22 @@ impl Rig {
         }
     }
 
-    fn transport(&self, kind: TransportKind) -> Arc<dyn Transport> {
-        match kind {
-            TransportKind::Tcp => Arc::clone(&self.tcp),
-            TransportKind::Shm => Arc::clone(&self.shm),
-            kind => unreachable!("no argument names {kind}"),
+    fn transport(&self, kind: TransportKind, op: OpArg) -> Arc<dyn Transport> {
+        match (kind, &self.verbs) {
+            (TransportKind::Tcp, _) => Arc::clone(&self.tcp),
+            (TransportKind::Shm, _) => Arc::clone(&self.shm) as _,
+            (TransportKind::Verbs, Some(verbs)) if op == OpArg::Write => {
+                Arc::new(ByWrite(verbs.clone()))
+            }
+            (TransportKind::Verbs, Some(verbs)) => Arc::new(verbs.clone()),
+            (kind, _) => unreachable!("no argument names {kind}"),
         }
     }
 
     async fn perform(&mut self, contestant: Contestant, turn: Turn) -> Result<Moved, Failure> {
         match contestant {
-            Contestant::Pull(kind, _) => self.pull(kind, turn).await,
+            Contestant::Pull(_, OpArg::Map) => self.map(turn).await,
+            Contestant::Pull(kind, op) => self.pull((kind, op), turn).await,
             Contestant::Memcpy => self.memcpy(turn).await,
             Contestant::RawTcp => self.raw(turn).await,
             Contestant::Posting => self.post(turn).await,
@@ -158,8 +173,17 @@ impl Rig {
     }
 
     /// All lanes at once, each in a task of its own.
-    async fn pull(&mut self, kind: TransportKind, turn: Turn) -> Result<Moved, Failure> {
-        let transport = self.transport(kind);
+    async fn pull(
+        &mut self,
+        (kind, op): (TransportKind, OpArg),
+        turn: Turn,
+    ) -> Result<Moved, Failure> {
+        let transport = self.transport(kind, op);
+        let posted = || {
+            let sample = self.local.counters.sample(kind, Op::Pull);
+            (sample.work_requests, sample.doorbells)
+        };
+        let before = posted();
         let run = |lane: Lane| {
             let (transport, peer) = (Arc::clone(&transport), Arc::clone(&self.peer));
             self.local.tasks.spawn(async move { lane.run(&*transport, &peer, turn).await })
@@ -177,7 +201,34 @@ impl Rig {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
+        let after = self.local.counters.sample(kind, Op::Pull);
+        moved.requests = after.work_requests - before.0;
+        moved.doorbells = after.doorbells - before.1;
         failed.map_or(Ok(moved), Err)
+    }
+
+    /// Maps batch by batch, on one task; all blocks have been verified by then.
+    async fn map(&mut self, turn: Turn) -> Result<Moved, Failure> {
+        let (shm, peer) = (Arc::clone(&self.shm), Arc::clone(&self.peer));
+        let (blocks, batch) = (self.published.descriptors(), self.shape.batch as usize);
+        let over = self.local.shutdown.clone();
+        let map = async move {
+            let mut moved = Moved::none();
+            let mut pace = Pace::new(turn);
+            for blocks in blocks.chunks_exact(batch).cycle() {
+                if !pace.goes_on() || over.is_cancelled() {
+                    break;
+                }
+                let begun = pace.now();
+                drop(shm.map(&peer, blocks, MAP_PATIENCE).await?);
+                moved.record(batch as u64, pace.now().saturating_sub(begun));
+            }
+            Ok(moved)
+        };
+        let mapped = self.local.tasks.spawn(map).await.map_err(|_| panicked())?;
+        mapped.map_err(|error: TransferError| {
+            Failure::new(Exit::Unavailable, format!("blocks cannot be mapped: {error}"))
+        })
     }
 
     /// Copies block by block from one arena to another, on one thread.

@@ -1,5 +1,6 @@
 //! A target of one's own: this very program once more, for as long as the measurement takes.
 
+use super::XferArgs;
 use baton_node::exit::{Exit, Failure};
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -18,14 +19,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Starts one that may hold so many bytes.
-    pub(super) async fn spawn(memory: u64) -> Result<Self, Failure> {
+    /// Starts one that may hold so many bytes, and uses the same device.
+    pub(super) async fn spawn(memory: u64, args: &XferArgs) -> Result<Self, Failure> {
+        let device = args.device.iter().flat_map(|name| ["--device".to_owned(), name.clone()]);
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Unavailable, format!("cannot start the target: {error}"))
         };
         let mut process = Command::new(std::env::current_exe().map_err(|error| failed(&error))?)
             .args(["xfer-bench", "--serve", "127.0.0.1:0", "--memory", &memory.to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            .args(device)
             // Ctrl-C reaches this process alone, which then ends the target.
             .process_group(0)
             .stdin(Stdio::null())

@@ -2,6 +2,7 @@
 
 use super::XferArgs;
 use super::control::{Answer, Ask, Channel, Published, SILENCE, understood};
+use super::fabric;
 use super::raw;
 use super::store::Store;
 use baton_kv::pool;
@@ -10,6 +11,7 @@ use baton_node::drain::die_with_parent;
 use baton_node::exit::{Exit, Failure};
 use baton_node::scratch::Scratch;
 use baton_proto::ids::{Incarnation, WorkerId};
+use baton_transfer::verbs::VerbsOptions;
 use baton_transfer::{Counters, Identity, ServeContext, ServeLimits, Token, shm, tcp};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +44,8 @@ pub(super) async fn serve(listen: SocketAddr, args: &XferArgs) -> Result<(), Fai
         if args.parent.is_none() {
             eprintln!("{caller} measures");
         }
-        let mut session = Session { scratch: &scratch, memory, run: run << 32, held: None };
+        let verbs = args.verbs_options();
+        let mut session = Session { scratch: &scratch, memory, verbs, run: run << 32, held: None };
         tokio::select! {
             result = session.run(stream) => if let Err(error) = result {
                 eprintln!("{caller}: {error}");
@@ -74,6 +77,7 @@ async fn turn_away(listener: &TcpListener) {
 struct Session<'a> {
     scratch: &'a Scratch,
     memory: u64,
+    verbs: VerbsOptions,
     /// The incarnation of the next publication, less one.
     run: u64,
     held: Option<Held>,
@@ -99,9 +103,9 @@ impl Session<'_> {
                 Some(Ask::Publish { version, .. }) if !understood(version) => {
                     Answer::Refused("the target is of another release: run the same".to_owned())
                 }
-                Some(Ask::Publish { block_bytes, blocks, .. }) => {
+                Some(Ask::Publish { block_bytes, blocks, verbs, .. }) => {
                     self.end().await;
-                    match self.publish(ip, block_bytes, blocks).await {
+                    match self.publish(ip, (block_bytes, blocks), verbs).await {
                         Ok(published) => Answer::Published(Box::new(published)),
                         Err(why) => Answer::Refused(format!("the target: {why}")),
                     }
@@ -114,8 +118,8 @@ impl Session<'_> {
     async fn publish(
         &mut self,
         ip: IpAddr,
-        block_bytes: u64,
-        blocks: u32,
+        (block_bytes, blocks): (u64, u32),
+        verbs: bool,
     ) -> Result<Published, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let wanted = block_bytes.saturating_mul(u64::from(blocks));
@@ -152,6 +156,8 @@ impl Session<'_> {
         let tcp = tcp::Server::bind(SocketAddr::new(ip, 0), context.clone(), limits);
         let tcp = tcp.await.map_err(|error| said(&error))?.local_addr();
         let path = self.scratch.path().join(format!("arena-{}.sock", self.run));
+        let verbs =
+            if verbs { Some(fabric::serve(ip, context.clone(), &self.verbs).await?) } else { None };
         shm::Server::bind(&path, context, limits).await.map_err(|error| said(&error))?;
         let source = raw::Source::listen(ip, wanted as usize).map_err(|error| said(&error))?;
         let published = Published {
@@ -161,6 +167,7 @@ impl Session<'_> {
             host: String::new(),
             tcp: Some(tcp),
             shm: Some(path),
+            verbs,
             raw: source.address(),
             lease: lease.0,
             lease_ms: u32::MAX,
