@@ -127,12 +127,13 @@ async fn measure(args: &XferArgs, plan: &Plan, address: SocketAddr) -> Result<Re
     Ok(report)
 }
 
-/// One row for each contestant; with a load, one more for each but the limits.
+/// One row for each contestant; with a load, one more for each whose batches are timed: memcpy among
+/// them, which shows what the scheduler alone does to a thread that does not wait for anybody.
 fn rows(args: &XferArgs, contestants: &[Contestant], shape: Shape) -> Vec<Row> {
     let quiet = contestants.iter().map(|&contestant| Row::new(contestant, shape, false));
     let busy = contestants
         .iter()
-        .filter(|contestant| args.load > 0 && matches!(contestant, Contestant::Pull(..)))
+        .filter(|contestant| args.load > 0 && contestant.is_timed())
         .map(|&contestant| Row::new(contestant, shape, true));
     quiet.chain(busy).collect()
 }

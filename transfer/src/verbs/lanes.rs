@@ -41,6 +41,17 @@ pub(crate) enum Order {
     },
 }
 
+impl Order {
+    /// Bytes that it moves.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Read { into, .. } => u64::from(into.bytes()),
+            Self::Write { from, .. } | Self::WriteImmediate { from, .. } => u64::from(from.bytes()),
+            Self::Bind { .. } | Self::Invalidate { .. } => 0,
+        }
+    }
+}
+
 /// What a window is opened on.
 #[derive(Clone)]
 pub(crate) enum Memory {

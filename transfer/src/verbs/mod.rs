@@ -23,6 +23,7 @@ mod requests;
 mod route;
 mod server;
 mod signal;
+mod stages;
 
 pub use adapter::Adapter;
 pub use posting::{Posting, Round};
@@ -38,6 +39,12 @@ use pull::Way;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What an owner writes is looked at when the windows are closed, so a large pull is written in
+/// parts: while one is looked at, others are on their way.
+const PUSH_BYTES: u64 = 4 << 20;
+/// Not in more parts than this; each takes windows and a message of its own.
+const PUSHES: u64 = 8;
 
 /// What to use, and bounds of both sides.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +92,7 @@ impl Default for VerbsOptions {
             queue_pairs: 2,
             depth: 256,
             chain: 16,
-            message_bytes: 4 << 20,
+            message_bytes: 1 << 20,
             spin: Duration::from_micros(20),
             peers: 256,
             connect: Duration::from_secs(2),
@@ -151,8 +158,13 @@ impl Verbs {
 
     fn start(&self, way: Way, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
         let Links { local, guards, .. } = &*self.links;
-        let parts = pulls.len().div_ceil(BLOCKS);
-        let works = Work::new(peer, pulls, deadline, local, *guards).split(parts);
+        let blocks = pulls.len();
+        let work = Work::new(peer, pulls, deadline, local, *guards);
+        let parts = match way {
+            Way::Read => 1,
+            Way::Write => work.bytes().div_ceil(PUSH_BYTES).min(PUSHES) as usize,
+        };
+        let works = work.split(parts.max(blocks.div_ceil(BLOCKS)));
         let cancel = local.shutdown.child_token();
         let (flight, reports) = InFlight::new(works.len(), cancel.clone());
         for (work, report) in works.into_iter().zip(reports) {

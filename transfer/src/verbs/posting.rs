@@ -88,7 +88,7 @@ impl Posting {
             records: self.scratch,
             peer_records: &self.records,
         };
-        let orders = tables.reads(&routes)?;
+        let orders = tables.reads(&routes)?.together();
         let until = Until {
             cancel: CancellationToken::new(),
             deadline: Instant::now() + Duration::from_mins(1),

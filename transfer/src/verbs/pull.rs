@@ -2,19 +2,20 @@
 //! pull that the owner carries out has in common with it is here, too; the rest is in `push`.
 
 use super::driver::{Stop, Until};
-use super::lanes::Order;
 use super::links::{Link, Links, device};
 use super::push;
 use super::rdma::Scratch;
-use super::requests::{Slots, Tables};
-use super::route::{Door, Item, routes};
+use super::requests::{Reads, Slots, Tables};
+use super::route::{Door, Item, Route, routes};
 use super::signal::judged;
+use super::stages::{self, Sums};
 use crate::flight::{Report, Work};
 use crate::guards::Guard;
 use crate::verify::check;
 use crate::{LinkFault, Mismatch, Op, Peer, Refused, TransferError, TransportKind};
 use baton_arena::{RECORD_BYTES, WriteGuard};
 use baton_proto::internal::{OpenReply, OpenRequest, Part};
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -163,17 +164,17 @@ async fn attempt(
         deadline: deadline.min(grant_ends),
         linger: links.adapter.options().linger,
     };
-    let (orders, cargo) = match prepare(links, &link, &mut work, &reply) {
+    let (reads, sums, cargo) = match prepare(links, &link, &mut work, &reply) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return Some((work, Ok(()))),
         Err(error) => return Some((work, Err(error))),
     };
     let landing = Landing { work, cargo };
-    let (landing, outcome) = link.handle.run(orders, landing, until).await?;
+    let (landing, outcome) = stages::run(links, &link, reads, (landing, sums), until).await?;
     // The owner need not wait for the comparison.
     drop(grant);
     match outcome {
-        Ok(()) => Some((verified(links, &link, landing).await?, Ok(()))),
+        Ok(sums) => Some((verified(links, &link, landing, sums).await?, Ok(()))),
         Err(Stop::Stuck) => None,
         Err(stop) => {
             link.keep(landing.cargo.records);
@@ -262,8 +263,8 @@ pub(super) fn hear(
     Ok((granted, crcs))
 }
 
-/// What is to be posted on each queue pair, and what lives meanwhile.
-type Prepared = (Vec<Vec<Order>>, Cargo);
+/// What is to be posted, what is to be summed up, and what lives meanwhile.
+type Prepared = (Reads, Sums, Cargo);
 
 /// What is to be posted for a reply; `None` if it grants nothing.
 fn prepare(
@@ -293,10 +294,23 @@ fn prepare(
         message_bytes: links.adapter.message_bytes(),
     };
     let tables = Tables { slots, records: records.map(), peer_records: &link.records };
-    let orders = tables.reads(&routes).ok_or(broken("a window that is smaller than its blocks"))?;
+    let reads = tables.reads(&routes).ok_or(broken("a window that is smaller than its blocks"))?;
+    let sums = Sums::new(ranges(&routes, lanes));
     let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();
     let guards = items.iter().map(|item| arena.write(item.local)).collect();
-    Ok(Some((orders, Cargo { items, guards, records, part_crcs })))
+    Ok(Some((reads, sums, Cargo { items, guards, records, part_crcs })))
+}
+
+/// Which items are of which queue pair, in whose order the routes are.
+fn ranges(routes: &[Route], lanes: usize) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let mut range = |lane| {
+        let of_lane = routes.iter().filter(|route| route.door.lane == lane);
+        let start = end;
+        end += of_lane.map(|route| route.items.len()).sum::<usize>();
+        start..end
+    };
+    (0..lanes).map(&mut range).collect()
 }
 
 /// Where a piece is, and where it goes.
@@ -312,11 +326,16 @@ pub(super) fn item(work: &Work, piece: usize) -> Item {
 }
 
 /// Compares everything that arrived. `None` if the runtime ended under it.
-pub(super) async fn verified(links: &Arc<Links>, link: &Link, landing: Landing) -> Option<Work> {
+pub(super) async fn verified(
+    links: &Arc<Links>,
+    link: &Link,
+    landing: Landing,
+    sums: Sums,
+) -> Option<Work> {
     let bytes: u64 = landing.cargo.items.iter().map(|item| item.bytes).sum();
     let compare = {
         let links = Arc::clone(links);
-        move || compare(&links, landing)
+        move || compare(&links, landing, sums)
     };
     let (work, records) = if bytes <= INLINE_BYTES {
         compare()
@@ -327,19 +346,19 @@ pub(super) async fn verified(links: &Arc<Links>, link: &Link, landing: Landing) 
     Some(work)
 }
 
-fn compare(links: &Links, landing: Landing) -> (Work, Scratch) {
+fn compare(links: &Links, landing: Landing, sums: Sums) -> (Work, Scratch) {
     let Landing { mut work, cargo } = landing;
     let Cargo { items, guards, records, part_crcs } = cargo;
-    for (position, (item, guard)) in items.iter().zip(guards).enumerate() {
+    let crcs = sums.finish(&items, &guards);
+    drop(guards);
+    for (position, (item, crc)) in items.iter().zip(crcs).enumerate() {
         if !work.is_open(item.piece) {
             // The owner refused it.
             continue;
         }
         let mut record = [0; RECORD_BYTES];
         records.copy_out(position * RECORD_BYTES, &mut record);
-        let (block, span) = (*work.block(item.piece), work.span(item.piece));
-        let crc = crc32c::crc32c(&guard[span.range()]);
-        drop(guard);
+        let block = *work.block(item.piece);
         // Pieces are asked for, and answered, in order.
         let part = part_crcs.binary_search_by_key(&item.piece, |&(piece, _)| piece);
         let result = match part.ok().map(|index| part_crcs[index].1) {

@@ -9,6 +9,7 @@ use super::opening::{Opening, local};
 use super::pull::{Attempt, Cargo, Landing, hear, item, linked, parts, unanswered, verified};
 use super::rdma::{DeviceError, Rights};
 use super::signal::{SignalError, judged};
+use super::stages::Sums;
 use crate::flight::Work;
 use crate::guards::Guard;
 use crate::{LinkFault, Peer, TransferError};
@@ -79,7 +80,11 @@ pub(super) async fn attempt(
     let landing = closed(links, &link, opened).await?;
     let late = Instant::now() >= landing.work.deadline();
     match outcome {
-        Ok(()) => Some((verified(links, &link, landing).await?, Ok(()))),
+        Ok(()) => {
+            // What the owner could write to was open until now: nothing was worth looking at.
+            let sums = Sums::new(vec![0..landing.cargo.items.len()]);
+            Some((verified(links, &link, landing, sums).await?, Ok(())))
+        }
         Err(error) => {
             unanswered(links, peer, &link, &error);
             link.keep(landing.cargo.records);

@@ -26,6 +26,25 @@ pub(super) struct Tables<'a> {
     pub(super) peer_records: &'a [Door],
 }
 
+/// The work requests of a pull by READ, for each queue pair.
+pub(super) struct Reads {
+    pub(super) payload: Vec<Vec<Order>>,
+    /// Slot records, to be posted behind all payloads of the same queue pair. The first of them
+    /// waits until those have arrived: whoever reads a record has to know that what it says was so
+    /// after the payload was read.
+    pub(super) records: Vec<Vec<Order>>,
+}
+
+impl Reads {
+    /// One list for each queue pair.
+    pub(super) fn together(mut self) -> Vec<Vec<Order>> {
+        for (payload, records) in self.payload.iter_mut().zip(&mut self.records) {
+            payload.append(records);
+        }
+        self.payload
+    }
+}
+
 impl Slots {
     /// One work request for each stretch of payload, for each of `lanes` queue pairs.
     fn payload(
@@ -86,16 +105,15 @@ impl Slots {
 }
 
 impl Tables<'_> {
-    /// READs of payloads, and behind them on each queue pair READs of their slot records. The
-    /// first of those waits until all payloads before it have arrived: whoever reads a record has
-    /// to know that what it says was so after the payload was read.
+    /// READs of payloads and of their slot records.
     ///
     /// Routes have to be in the order of their queue pairs; records come in the order of their
     /// items. `None` if a window is smaller than what is behind it.
-    pub(super) fn reads(&self, routes: &[Route]) -> Option<Vec<Vec<Order>>> {
+    pub(super) fn reads(&self, routes: &[Route]) -> Option<Reads> {
         let lanes = self.peer_records.len();
         let read = |into, from| Order::Read { into, from, fenced: false };
-        let mut orders = self.slots.payload(routes, lanes, read)?;
+        let payload = self.slots.payload(routes, lanes, read)?;
+        let mut records: Vec<Vec<Order>> = (0..lanes).map(|_| Vec::new()).collect();
         let mut plan = Vec::new();
         let mut fenced = vec![true; lanes];
         let mut position = 0;
@@ -115,9 +133,9 @@ impl Tables<'_> {
                 let from = self.peer_records[lane].records(first, stretch.bytes / record)?;
                 let into = self.records.at(stretch.local, stretch.bytes)?;
                 let fenced = std::mem::take(&mut fenced[lane]);
-                orders[lane].push(Order::Read { into, from, fenced });
+                records[lane].push(Order::Read { into, from, fenced });
             }
         }
-        Some(orders)
+        Some(Reads { payload, records })
     }
 }
