@@ -265,6 +265,11 @@ impl Contestant {
         !matches!(self, Self::Posting | Self::Pull(_, OpArg::Map))
     }
 
+    /// Whether each of its batches is timed.
+    pub(super) fn is_timed(self) -> bool {
+        matches!(self, Self::Pull(..) | Self::Memcpy)
+    }
+
     /// Whether it needs a device.
     pub(super) fn is_over_verbs(self) -> bool {
         matches!(self, Self::Pull(TransportKind::Verbs, _))
