@@ -57,16 +57,16 @@ def shown(count):
 
 
 class Results:
-    """Speeds by block size and contestant, and who could not take part."""
+    """Speeds by block size, contestant and round, and who could not take part."""
 
     def __init__(self):
         self.speeds = {}
         self.missing = {}
         self.details = {}
 
-    def add(self, block_bytes, name, row):
+    def add(self, block_bytes, name, number, row):
         if row["gb_per_s"] is not None:
-            self.speeds.setdefault((block_bytes, name), []).append(row["gb_per_s"])
+            self.speeds.setdefault((block_bytes, name), {})[number] = row["gb_per_s"]
         self.details.setdefault((block_bytes, name), []).append(row)
 
     def fails(self, name, error):
@@ -75,12 +75,12 @@ class Results:
         self.missing[name] = str(error)
 
     def of(self, block_bytes, name):
-        return self.speeds.get((block_bytes, name), [])
+        return list(self.speeds.get((block_bytes, name), {}).values())
 
     def ratio(self, block_bytes, name, other):
-        """Round by round, as long as both took part."""
-        pairs = zip(self.of(block_bytes, name), self.of(block_bytes, other))
-        return [own / theirs for own, theirs in pairs]
+        """Of the rounds in which both took part."""
+        own, theirs = (self.speeds.get((block_bytes, one), {}) for one in (name, other))
+        return [own[number] / theirs[number] for number in own if number in theirs]
 
 
 def turns(options, python):
@@ -124,12 +124,12 @@ def compare(options, python):
             print(f"{shown(block)}: round {number} of {options.rounds}", file=sys.stderr)
             try:
                 for name, row in by.baton_round(program, options, block, "all").items():
-                    results.add(block, name, row)
+                    results.add(block, name, number, row)
             except NotRun as error:
                 results.fails("baton", error)
             for name, take in turns(options, python):
                 try:
-                    results.add(block, name, take(block))
+                    results.add(block, name, number, take(block))
                 except NotRun as error:
                     results.fails(name, error)
     return results
@@ -185,6 +185,7 @@ def arguments():
     parser.add_argument("--baton", type=pathlib.Path, help="the program [default: a release build]")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "bench" / "results" / "xfer.json")
     parser.add_argument("--no-goals", action="store_true", help="only the speeds, for a sweep")
+    parser.add_argument("--no-vm", action="store_true", help="without RDMA in a virtual machine")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
@@ -219,7 +220,7 @@ def main():
         "working_set": options.working_set,
         "placement": options.placement,
         "speeds": [
-            {"block_bytes": block, "contestant": name, "gb_per_s": speeds}
+            {"block_bytes": block, "contestant": name, "gb_per_s": list(speeds.values())}
             for (block, name), speeds in results.speeds.items()
         ],
         "not_run": results.missing,

@@ -21,7 +21,7 @@ class NotRun(Exception):
     """A contestant cannot take part, and why."""
 
 
-def run(command, **changes):
+def run(command, patience_s=PATIENCE_S, cwd=None, **changes):
     """Runs a command to its end; what it has printed."""
     environment = {**os.environ, **changes}
     try:
@@ -30,12 +30,13 @@ def run(command, **changes):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=patience_s,
+            cwd=cwd,
         )
     except FileNotFoundError as error:
         raise NotRun(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise NotRun(f"did not end within {PATIENCE_S} s") from error
+        raise NotRun(f"did not end within {patience_s} s") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         raise NotRun(f"exit code {done.returncode}: {said[-1]}")

@@ -1,9 +1,11 @@
 """The figures that Baton has set itself: each with what was found in this run."""
 
 import json
+import pathlib
 import statistics
+import sys
 
-from contestants import NotRun, baton, run
+from contestants import HERE, ROOT, NotRun, baton, run
 
 TCP, SHM = "baton tcp read", "baton shm copy"
 
@@ -46,29 +48,77 @@ def goals(options, results):
             for word, link in (("NIXL", " shm "), ("UCX cma", "")):
                 values = versus(results, block, SHM, word, link)
                 found.append(row(f"shm copy {size} / {word}", "> 1", values, lambda v: v > 1))
-    found.append(posting(options, results))
-    found += busy(options)
+        found.append(mapped(results, block, size))
+        found.append(posting(results, block, size))
+        found += busy(options, block, size)
     found += hand_over(options, results)
+    found += rdma(options)
     return found
 
 
-def posting(options, results):
+def costs(results, block, name):
+    """Microseconds per block, of each round."""
+    rows = results.details.get((block, name), [])
+    return [row["us_per_descriptor"] for row in rows]
+
+
+def mapped(results, block, size):
+    """What it takes to use blocks in place that have been verified before."""
+    values = [64 * cost for cost in costs(results, block, "baton shm map")]
+    return row(f"shm map, 64 blocks of {size}", "<= 5 us", values, lambda v: v <= 5, "us")
+
+
+def posting(results, block, size):
     """What RDMA costs by itself, over a device that does nothing."""
-    turns = [results.details.get((block, "posting"), []) for block in options.sizes]
-    values = [turn["us_per_descriptor"] for some in turns for turn in some]
-    return row("RDMA, cost of a descriptor over a device that does nothing", "<= 0.3 us", values, lambda v: v <= 0.3, "us")
+    values = costs(results, block, "posting")
+    what = f"RDMA, a descriptor of {size}, device that does nothing"
+    return row(what, "<= 0.3 us", values, lambda v: v <= 0.3, "us")
 
 
-def busy(options):
-    """How much the tail grows when every core is busy with something else."""
-    found = []
+def busy(options, block, size):
+    """How much the tail grows when every core is busy with something else. memcpy, which waits for
+    nobody, shows what the scheduler does to any thread."""
+    rows = []
     try:
-        rows = baton(options.baton, options, 1 << 20, "--rounds", options.rounds, "--load", 2, "--reference", "none")
+        for _ in range(options.rounds):
+            rows += baton(options.baton, options, block, "--rounds", 1, "--load", 2, "--reference", "memcpy")
     except NotRun:
+        pass
+    found = []
+    for name, kind, op in (("tcp", "tcp", "read"), ("shm copy", "shm", "copy"), ("memcpy", "memcpy", None)):
+        values = [r["busy_p99_ratio"] for r in rows if r["load"] and (r["transport"], r["op"]) == (kind, op)]
+        goal = "(a limit)" if op is None else "<= 3"
+        what = f"{name} {size}, p99 of a batch, 2 busy threads / quiet"
+        found.append(row(what, goal, values, lambda v, op=op: op is None or v <= 3))
+    return found
+
+
+def rdma(options):
+    """RDMA beside perftest, on soft-RoCE in a virtual machine; everything there is emulated."""
+    if options.no_vm:
+        return []
+    folder = pathlib.Path(options.baton).resolve()
+    script = HERE / "rdma.py"
+    command = ["cargo", "xtask", "vm", "--timeout", 1500, "--", script, "--baton", folder]
+    try:
+        rows = json.loads(run(command, patience_s=1600, cwd=ROOT).splitlines()[-1])["rows"]
+    except (NotRun, ValueError, KeyError, IndexError) as error:
+        print(f"NOT RUN: RDMA beside perftest: {error}", file=sys.stderr)
         rows = []
-    for kind in ("tcp", "shm"):
-        values = [r["busy_p99_ratio"] for r in rows if r["load"] and r["transport"] == kind]
-        found.append(row(f"{kind}, p99 of a batch, 2 busy threads / quiet", "<= 3", values, lambda v: v <= 3))
+    found = []
+    for op in ("read", "write"):
+        for block in (64 << 10, 1 << 20):
+            values = [r["ratios"] for r in rows if (r["op"], r["block_bytes"]) == (op, block)]
+            what = f"verbs {op} {block >> 10} KiB in the guest / perftest"
+            found.append(row(what, ">= 0.8", sum(values, []), lambda v: v >= 0.8))
+    for one in rows:
+        if "planned" in one:
+            what = f"verbs read {one['block_bytes'] >> 10} KiB, work requests and doorbells of a batch"
+            planned, most = one["planned"], [max(values) for values in zip(*one["posted"])]
+            goal = f"{planned[0]}, {planned[1]}"
+            met = all(posted == planned for posted in one["posted"])
+            line = f"{what:<58}{goal:>12}{most[0]:>7g}, {most[1]:g}{'' if met else ' MISSED'}"
+            found.append({"figure": what, "goal": goal, "found": most, "met": met, "line": line})
     return found
 
 

@@ -10,9 +10,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The smallest and the largest block; a payload's length has 32 bits.
-const BLOCK_BYTES: std::ops::RangeInclusive<u64> = 64..=1 << 30;
+pub(super) const BLOCK_BYTES: std::ops::RangeInclusive<u64> = 64..=1 << 30;
 /// Blocks in one arena: what a peer may be told of in one message.
-const BLOCKS_MAX: u64 = 1 << 20;
+pub(super) const BLOCKS_MAX: u64 = 1 << 20;
 
 const EXAMPLES: &str = "\
 Examples:

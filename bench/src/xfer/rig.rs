@@ -94,7 +94,10 @@ impl Rig {
 
     /// Everything is touched once.
     pub(super) async fn warm_up(&mut self, contestant: Contestant) -> Result<(), Failure> {
-        let pulls = self.shape.blocks / self.shape.batch / self.lanes.len() as u32;
+        // Mappings are made by one task, whatever the lanes.
+        let mapped = matches!(contestant, Contestant::Pull(_, OpArg::Map));
+        let tasks = if mapped { 1 } else { self.lanes.len() as u32 };
+        let pulls = self.shape.blocks / self.shape.batch / tasks;
         self.perform(contestant, Turn::Pulls(pulls)).await.map(drop)
     }
 

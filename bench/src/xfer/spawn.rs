@@ -19,16 +19,18 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Starts one that may hold so many bytes, and uses the same device.
+    /// Starts one that may hold so many bytes, and uses the same device and as many queue pairs.
     pub(super) async fn spawn(memory: u64, args: &XferArgs) -> Result<Self, Failure> {
         let device = args.device.iter().flat_map(|name| ["--device".to_owned(), name.clone()]);
+        let pairs = args.queue_pairs.iter();
+        let pairs = pairs.flat_map(|count| ["--queue-pairs".to_owned(), count.to_string()]);
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Unavailable, format!("cannot start the target: {error}"))
         };
         let mut process = Command::new(std::env::current_exe().map_err(|error| failed(&error))?)
             .args(["xfer-bench", "--serve", "127.0.0.1:0", "--memory", &memory.to_string()])
             .args(["--parent", &std::process::id().to_string()])
-            .args(device)
+            .args(device.chain(pairs))
             // Ctrl-C reaches this process alone, which then ends the target.
             .process_group(0)
             .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! The process that holds the blocks.
 
 use super::XferArgs;
+use super::args::{BLOCK_BYTES, BLOCKS_MAX};
 use super::control::{Answer, Ask, Channel, Published, SILENCE, understood};
 use super::fabric;
 use super::raw;
@@ -124,7 +125,14 @@ impl Session<'_> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let wanted = block_bytes.saturating_mul(u64::from(blocks));
         let memory = self.memory;
-        if wanted > memory || block_bytes > u64::from(u32::MAX) {
+        if !BLOCK_BYTES.contains(&block_bytes) || u64::from(blocks) > BLOCKS_MAX {
+            let (least, most) = (BLOCK_BYTES.start(), BLOCK_BYTES.end());
+            return Err(format!(
+                "{blocks} blocks of {block_bytes} bytes are asked for: at most {BLOCKS_MAX} of \
+                 {least} to {most} bytes can be had"
+            ));
+        }
+        if wanted > memory {
             return Err(format!(
                 "{wanted} bytes of blocks are asked for, --memory allows {memory}"
             ));
