@@ -37,8 +37,9 @@ pub(crate) enum Command {
 /// `baton up`
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Checkpoint directory in Hugging Face format [default: a tiny model in the binary]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face format, or a model there, from the local cache or
+    /// downloaded: ORG/NAME[@REVISION] [default: a tiny model in the binary]
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Prefill workers; 0: decode workers compute prompts themselves
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -123,8 +124,9 @@ pub(crate) struct DaemonArgs {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct RunArgs {
-    /// Checkpoint directory in Hugging Face format [default: a tiny model in the binary]
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face format, or a model there, from the local cache or
+    /// downloaded: ORG/NAME[@REVISION] [default: a tiny model in the binary]
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Raw text to continue; special tokens in it are recognised
     #[arg(long, group = "input", value_name = "TEXT")]

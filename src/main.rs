@@ -7,7 +7,7 @@ compile_error!("Baton runs on Linux: it needs memfd, pidfd and the like");
 mod chat;
 mod cli;
 mod daemons;
-mod demo_model;
+mod model;
 mod run;
 mod up;
 

@@ -1,7 +1,7 @@
 //! `baton run`: one request in this process, through the same schedule that decode workers run.
 
 use crate::cli::RunArgs;
-use crate::demo_model;
+use crate::model::Model;
 use baton_arena::{Arena, ArenaOptions};
 use baton_decode::event::{Action, Event, News};
 use baton_decode::schedule::{DecodeSchedule, Limits};
@@ -34,11 +34,9 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Failure> {
     let clock = Monotonic::process();
     let begun = clock.now();
     check(args)?;
+    let named = args.model.as_deref().map(Model::find).transpose()?;
     let scratch = Scratch::new("run")?;
-    let dir = match &args.model {
-        Some(dir) => dir.clone(),
-        None => demo_model::unpack(scratch.path())?,
-    };
+    let dir = named.map_or_else(|| Model::built_in(scratch.path()), Ok)?.dir;
     let text = load_text(&dir)?;
     let engine = load_engine(&dir, args)?;
     let prompt = prompt_ids(args, &text, engine.spec())?;

@@ -2,7 +2,7 @@
 //! are ordinary configuration files: the same cluster can be started by hand from copies of them.
 
 use crate::cli::{EngineArg, TransportArg, UpArgs};
-use crate::demo_model;
+use crate::model::Model;
 use baton_node::auth::ClusterSecret;
 use baton_node::exit::{Exit, Failure};
 use baton_node::scratch::Scratch;
@@ -44,41 +44,27 @@ pub(super) fn router_names(args: &UpArgs) -> Vec<String> {
     (0..args.routers).map(|index| format!("router-{index}")).collect()
 }
 
-/// The model's name in the API.
-pub(super) fn model_name(args: &UpArgs) -> String {
-    match (&args.model, args.engine) {
-        (None, EngineArg::Witness) => "witness".to_owned(),
-        (None, _) => demo_model::NAME.to_owned(),
-        (Some(dir), _) => dir_name(dir),
-    }
-}
-
-fn dir_name(dir: &Path) -> String {
-    let absolute = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
-    absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
-}
-
 /// The files of one cluster.
 pub(super) struct Runtime {
     scratch: Scratch,
     /// The checkpoint; none for the witness.
-    model: Option<PathBuf>,
+    model: Option<Model>,
 }
 
 impl Runtime {
     /// Makes the directory, the cluster's secret and, where none is named, the model.
-    pub(super) fn prepare(args: &UpArgs) -> Result<Self, Failure> {
-        let mut runtime = Self { scratch: Scratch::new("up")?, model: None };
+    pub(super) fn prepare(engine: EngineArg, model: Option<Model>) -> Result<Self, Failure> {
+        let mut runtime = Self { scratch: Scratch::new("up")?, model };
         ClusterSecret::generate()?.write_new(&runtime.secret())?;
-        runtime.model = match (&args.model, args.engine) {
-            (Some(dir), _) => Some(std::fs::canonicalize(dir).map_err(|error| {
-                Failure::new(Exit::Config, format!("--model {}: {error}", dir.display()))
-                    .with_hint("name a checkpoint directory in Hugging Face format")
-            })?),
-            (None, EngineArg::Witness) => None,
-            (None, _) => Some(demo_model::unpack(runtime.scratch.path())?),
-        };
+        if runtime.model.is_none() && engine != EngineArg::Witness {
+            runtime.model = Some(Model::built_in(runtime.scratch.path())?);
+        }
         Ok(runtime)
+    }
+
+    /// The model's name in the API.
+    pub(super) fn model_name(&self) -> &str {
+        self.model.as_ref().map_or("witness", |model| &model.name)
     }
 
     fn secret(&self) -> PathBuf {
@@ -94,7 +80,7 @@ impl Runtime {
     ) -> Result<PathBuf, Failure> {
         let mut text = String::new();
         let (engine, prefer) = (engine_name(args.engine), transport_name(args.transport));
-        let dir = self.model.as_deref().map_or_else(String::new, quoted);
+        let dir = self.model.as_ref().map_or_else(String::new, |model| quoted(&model.dir));
         let workers = usize::from(args.prefill) + usize::from(args.decode);
         let threads = args.threads.unwrap_or_else(|| threads_per_worker(workers));
         let mut line = |args: std::fmt::Arguments<'_>| {
@@ -102,7 +88,7 @@ impl Runtime {
         };
         line(format_args!("name = \"{name}\""));
         line(format_args!("[cluster]\nsecret_file = {}", quoted(&self.secret())));
-        line(format_args!("[model]\nname = {:?}\nengine = \"{engine}\"", model_name(args)));
+        line(format_args!("[model]\nname = {:?}\nengine = \"{engine}\"", self.model_name()));
         if !dir.is_empty() {
             line(format_args!("dir = {dir}"));
         }
@@ -143,9 +129,9 @@ impl Runtime {
         let listen = if index == 0 { args.listen } else { any_port(args.listen) };
         line(format_args!("[serve]\nlisten = \"{listen}\""));
         line(format_args!("[cluster]\nsecret_file = {}", quoted(&self.secret())));
-        line(format_args!("[model]\nname = {:?}", model_name(args)));
+        line(format_args!("[model]\nname = {:?}", self.model_name()));
         match &self.model {
-            Some(dir) => line(format_args!("dir = {}", quoted(dir))),
+            Some(model) => line(format_args!("dir = {}", quoted(&model.dir))),
             None => line(format_args!("synthetic_vocab = {WITNESS_VOCAB}")),
         }
         let threshold = args.disaggregate_min_blocks.trim();

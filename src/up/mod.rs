@@ -5,6 +5,7 @@ mod files;
 mod progress;
 
 use crate::cli::UpArgs;
+use crate::model::Model;
 use baton_node::exit::{Exit, Failure};
 use child::{Child, Said};
 use files::{Role, Runtime};
@@ -19,17 +20,19 @@ const STOP_GRACE: Duration = Duration::from_secs(35);
 
 /// Starts everything, waits for a signal, stops everything.
 pub(crate) fn main(args: &UpArgs) -> Result<(), Failure> {
+    // It may take long; nothing has to be undone yet.
+    let model = args.model.as_deref().map(Model::find).transpose()?;
     // One thread: the kernel kills the children when the thread that started them ends.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Unavailable, format!("no runtime: {error}")))?;
-    runtime.block_on(up(args))
+    runtime.block_on(up(args, model))
 }
 
-async fn up(args: &UpArgs) -> Result<(), Failure> {
+async fn up(args: &UpArgs, model: Option<Model>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let files = Runtime::prepare(args)?;
+    let files = Runtime::prepare(args.engine, model)?;
     let (said, mut heard) = mpsc::channel(64);
     let mut cluster = Cluster::default();
     let result = tokio::select! {
@@ -38,7 +41,7 @@ async fn up(args: &UpArgs) -> Result<(), Failure> {
     };
     let result = match result {
         Ok(uris) => {
-            greet(args, &uris);
+            greet(files.model_name(), &uris);
             cluster.watch(&mut heard, &mut signals).await
         }
         Err(failure) => Err(failure),
@@ -48,8 +51,7 @@ async fn up(args: &UpArgs) -> Result<(), Failure> {
 }
 
 /// The one line that says that all is well, and what to do next.
-fn greet(args: &UpArgs, uris: &[String]) {
-    let model = files::model_name(args);
+fn greet(model: &str, uris: &[String]) {
     let uri = &uris[0];
     let mut text = format!(
         "ready: {uri}  try: curl -N {uri}/v1/chat/completions -H 'content-type: application/json' \

@@ -8,7 +8,7 @@ pub(crate) const NAME: &str = "tiny-qwen3";
 
 macro_rules! files {
     ($($file:literal),* $(,)?) => {
-        [$(($file, include_bytes!(concat!("../tests/models/tiny-qwen3/", $file)).as_slice())),*]
+        [$(($file, include_bytes!(concat!("../../tests/models/tiny-qwen3/", $file)).as_slice())),*]
     };
 }
 
