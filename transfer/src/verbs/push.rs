@@ -82,7 +82,8 @@ pub(super) async fn attempt(
     match outcome {
         Ok(()) => {
             // What the owner could write to was open until now: nothing was worth looking at.
-            let sums = Sums::new(vec![0..landing.cargo.items.len()]);
+            let all = 0..landing.cargo.items.len();
+            let sums = Sums::new(Vec::from([all]));
             Some((verified(links, &link, landing, sums).await?, Ok(())))
         }
         Err(error) => {
