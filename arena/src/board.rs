@@ -21,6 +21,8 @@ const CLOSED: usize = 64;
 /// Where the pins start, one byte per slot.
 const PINS: usize = 128;
 const PAGE: u64 = 4096;
+/// How often a board is walked before its reader is said to pin too much.
+const WALKS: usize = 16;
 
 /// Bytes of the whole mapping.
 fn total(slots: u32) -> u64 {
@@ -83,9 +85,30 @@ impl Board {
         is_pinned(self.mapping.byte(PINS + slot as usize))
     }
 
-    /// How many slots the reader has pinned.
+    /// How many slots the reader has pinned, one after the other: no snapshot. A reader that lets go
+    /// of one slot and pins another meanwhile may be counted with both. On a board that is
+    /// [closed](Self::close) nothing is pinned any more, so the number is never too large, but for
+    /// what a thread of the reader was about to pin and takes back.
     pub fn pinned(&self) -> u32 {
         (0..self.slots).filter(|slot| self.holds(*slot)).count() as u32
+    }
+
+    /// Whether the reader pins more than its limit, as far as can be seen from here: in each of
+    /// several walks over the board it has pinned the same slots, and those are too many. One walk
+    /// would not do, see [`pinned`](Self::pinned); what an honest reader turns over, one of the
+    /// walks finds unpinned. A large answer of one walk costs the others; a small one ends it.
+    pub fn exceeds_limit(&self) -> bool {
+        if self.pinned() <= self.limit {
+            return false;
+        }
+        let mut standing: Vec<u32> = (0..self.slots).filter(|slot| self.holds(*slot)).collect();
+        for _ in 2..WALKS {
+            if standing.len() <= self.limit as usize {
+                break;
+            }
+            standing.retain(|slot| self.holds(*slot));
+        }
+        standing.len() > self.limit as usize
     }
 
     /// How many slots the reader may pin at a time.
@@ -167,7 +190,44 @@ impl fmt::Debug for PeerBoard {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// A reader that turns over all that it may pin, from one end of a large board to the other, as
+    /// fast as it can.
+    #[test]
+    fn a_reader_that_turns_over_at_its_limit_does_not_exceed_it() {
+        const SLOTS: u32 = 1 << 18;
+        const LIMIT: u32 = 4;
+        let board = Board::create(SLOTS, LIMIT).unwrap();
+        let reader = PeerBoard::open(board.fd(), SLOTS).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let ends = [0..LIMIT, SLOTS - LIMIT..SLOTS];
+                for end in ends.iter().cycle() {
+                    reader.pin(end.clone());
+                    end.clone().for_each(|slot| reader.unpin(slot));
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            let mut counted_twice = 0;
+            for _ in 0..300 {
+                counted_twice += u32::from(board.pinned() > LIMIT);
+                assert!(!board.exceeds_limit(), "an honest reader");
+            }
+            over.store(true, Ordering::Relaxed);
+            // Otherwise the above says nothing.
+            assert!(counted_twice > 0);
+        });
+        reader.pin(0..LIMIT);
+        assert!(!board.exceeds_limit());
+        reader.pin([LIMIT]);
+        assert!(board.exceeds_limit());
+    }
 
     /// The bytes that docs/wire.md draws. They may change only together with the version.
     #[test]

@@ -28,14 +28,19 @@ pub(super) struct Place {
 }
 
 impl Boards {
-    /// Looks at one more board.
-    pub(super) fn add(&self, board: Board) -> Place {
+    /// Looks at one more board. `None` after the [end](Self::end): the gate may be over then, so
+    /// that nobody would look.
+    pub(super) fn add(&self, board: Board) -> Option<Place> {
         let board = Arc::new(board);
-        lock(&self.0).boards.push(Arc::clone(&board));
-        Place { board, boards: self.clone() }
+        let mut state = lock(&self.0);
+        if state.ended {
+            return None;
+        }
+        state.boards.push(Arc::clone(&board));
+        Some(Place { board, boards: self.clone() })
     }
 
-    /// Says that no more boards will come.
+    /// Takes no more boards.
     pub(super) fn end(&self) {
         lock(&self.0).ended = true;
     }
@@ -95,5 +100,27 @@ impl SlotGate for Gate {
     fn is_over(&self) -> bool {
         let state = lock(&self.boards.0);
         state.ended && state.boards.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use baton_arena::ArenaOptions;
+
+    #[test]
+    fn no_board_comes_to_a_gate_that_may_be_over() {
+        let options = ArenaOptions { slots: 4, slot_bytes: 64, name: "test" };
+        let (arena, boards) = (Arena::create(options).unwrap(), Boards::default());
+        let gate = Gate::new(arena, boards.clone(), Guards::default());
+        let place = boards.add(Board::create(4, 1).unwrap()).unwrap();
+        boards.end();
+        assert!(!gate.is_over(), "a board is left");
+        assert!(boards.add(Board::create(4, 1).unwrap()).is_none());
+        place.leave();
+        assert!(gate.is_over());
+        assert!(boards.add(Board::create(4, 1).unwrap()).is_none());
+        assert!(gate.is_over());
     }
 }

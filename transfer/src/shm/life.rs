@@ -4,7 +4,9 @@
 //! may still be reading what it has mapped.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
+use std::io;
 use std::os::fd::OwnedFd;
 use tokio::net::UnixStream;
 
@@ -13,10 +15,21 @@ use tokio::net::UnixStream;
 pub(super) struct Life(OwnedFd);
 
 /// The process that connected. Ask while it is known to be there. `None` where the system does not
-/// tell: an old kernel, or a process that this one cannot see.
-pub(super) fn of_peer(stream: &UnixStream) -> Option<Life> {
-    let pid = Pid::from_raw(stream.peer_cred().ok()?.pid()?)?;
-    rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().map(Life)
+/// tell: an old kernel, or a process that this one cannot see. An error where it would tell at
+/// another time, for want of descriptors or memory usually.
+pub(super) fn of_peer(stream: &UnixStream) -> io::Result<Option<Life>> {
+    // 0 stands for a process of another namespace.
+    let Some(pid) = stream.peer_cred()?.pid().and_then(Pid::from_raw) else { return Ok(None) };
+    told(rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+}
+
+/// What the answer of `pidfd_open` means.
+fn told(answer: Result<OwnedFd, Errno>) -> io::Result<Option<Life>> {
+    match answer {
+        Ok(fd) => Ok(Some(Life(fd))),
+        Err(Errno::NOSYS | Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Life {
@@ -32,6 +45,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::process::{Command, Stdio};
+
+    /// A reader without a life is taken for dead when its connection ends, so a moment's want must
+    /// not take its life.
+    #[test]
+    fn only_a_system_that_cannot_tell_says_nothing() {
+        for error in [Errno::NOSYS, Errno::SRCH] {
+            assert!(told(Err(error)).unwrap().is_none());
+        }
+        for error in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INVAL, Errno::NODEV] {
+            assert_eq!(told(Err(error)).unwrap_err().raw_os_error(), Some(error.raw_os_error()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_caller_is_who_connected() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(!of_peer(&one).unwrap().unwrap().has_ended());
+    }
 
     #[test]
     fn a_process_lives_until_it_ends() {

@@ -24,6 +24,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a reader's pins are counted while it is connected, and looked for once it is not.
 const AUDIT: Duration = Duration::from_millis(100);
 
+/// How often a reader that was told to pin nothing more may be seen with too many pins before its
+/// board is looked at no longer. One that keeps the rules can be, while it still turns over what it
+/// began to map before it was told, and not as often.
+const STRIKES: u32 = 10;
+
 /// A socket that hands out an arena. It serves until its context's `shutdown`. Slots that readers
 /// have mapped are kept from the context's pool.
 #[derive(Clone, Debug)]
@@ -100,8 +105,16 @@ async fn accept(listener: UnixListener, path: PathBuf, host: Arc<Host>) {
 /// Hands out the arena, then waits for the end of either side.
 async fn connection(mut stream: UnixStream, host: Arc<Host>, seat: Seat) {
     // Before the hello: as long as the caller waits for an answer it is there, and is who it is.
-    let caller = life::of_peer(&stream);
-    let welcome = match timeout(host.limits.hello, greet(&mut stream, &seat, &host)).await {
+    let caller = match life::of_peer(&stream) {
+        Ok(caller) => caller,
+        // Without it nobody could say when its pins are void. It comes again, or another way.
+        Err(error) => return tracing::warn!(%error, "a shm peer was turned away"),
+    };
+    let greeting = tokio::select! {
+        () = host.context.shutdown.cancelled() => return,
+        greeting = timeout(host.limits.hello, greet(&mut stream, &seat, &host)) => greeting,
+    };
+    let welcome = match greeting {
         Ok(Ok(welcome)) => welcome,
         Ok(Err(error)) => return tracing::debug!(%error, "a shm peer was turned away"),
         Err(late) => return tracing::debug!(%late, "a shm peer said nothing"),
@@ -109,23 +122,25 @@ async fn connection(mut stream: UnixStream, host: Arc<Host>, seat: Seat) {
     let arena = &host.context.arena;
     // One reader alone shall not be able to keep everything from being reused.
     let limit = host.limits.mapped_slots.min(arena.slots().div_ceil(4));
-    let place = match Board::create(arena.slots(), limit) {
-        // It is looked at before anybody can write on it.
-        Ok(board) => host.boards.add(board),
+    let board = match Board::create(arena.slots(), limit) {
+        Ok(board) => board,
         Err(error) => return tracing::warn!(%error, "no pin board for a shm peer"),
     };
+    // It is looked at before anybody can write on it. After the end nobody would look.
+    let Some(place) = host.boards.add(board) else { return };
     let fds = [arena.fd(), place.board().fd()];
     match timeout(host.limits.hello, fd::send(&stream, &welcome.to_bytes(), fds)).await {
-        Ok(Ok(())) => watch(&mut stream, place, caller, &host).await,
+        Ok(Ok(())) => watch(stream, place, caller, &host).await,
         failed => {
             tracing::debug!(?failed, "a shm peer was not answered");
-            see_off(place, caller, &host).await;
+            see_off(stream, place, caller, &host).await;
         }
     }
 }
 
-/// Waits for the end of a connection whose caller has the arena and a board.
-async fn watch(stream: &mut UnixStream, place: Place, caller: Option<life::Life>, host: &Host) {
+/// Waits for the end of a connection whose caller has the arena and a board, or for that of the
+/// caller: what it has left behind may keep the connection.
+async fn watch(mut stream: UnixStream, place: Place, caller: Option<life::Life>, host: &Host) {
     let mut unexpected = [0; 1];
     loop {
         tokio::select! {
@@ -134,26 +149,44 @@ async fn watch(stream: &mut UnixStream, place: Place, caller: Option<life::Life>
             _ = stream.read(&mut unexpected) => break,
             () = tokio::time::sleep(AUDIT) => {}
         }
-        let (pinned, limit) = (place.board().pinned(), place.board().limit());
-        if pinned > limit {
-            tracing::warn!(pinned, limit, "a shm peer maps more slots than it may: cut off");
-            place.board().close();
-            return place.leave();
+        if caller.as_ref().is_some_and(life::Life::has_ended) {
+            break;
+        }
+        if place.board().exceeds_limit() {
+            let limit = place.board().limit();
+            tracing::warn!(limit, "a shm peer maps more slots than it may: its connection ends");
+            break;
         }
     }
-    see_off(place, caller, host).await;
+    // Whoever is there learns that it has to come again.
+    let _ = stream.shutdown().await;
+    see_off(stream, place, caller, host).await;
 }
 
 /// The connection has ended; what the reader has mapped it may still be reading, until it lets go
-/// or is dead.
-async fn see_off(place: Place, caller: Option<life::Life>, host: &Host) {
+/// or is dead. That holds also for one that was suspected of pinning too much: only where more than
+/// it may stays pinned on the closed board is it looked at no longer.
+async fn see_off(stream: UnixStream, place: Place, caller: Option<life::Life>, host: &Host) {
     place.board().close();
-    let Some(caller) = caller else {
-        // The system does not tell about processes: the end of the connection has to stand for
-        // that of the caller.
-        return place.leave();
+    let has_ended = || match &caller {
+        Some(caller) => caller.has_ended(),
+        // The system does not tell about processes: the end of the connection, on the caller's
+        // side, has to stand for that of the caller.
+        None => !matches!(
+            stream.try_read(&mut [0; 1]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock
+        ),
     };
-    while place.board().pinned() > 0 && !caller.has_ended() {
+    let mut strikes = 0;
+    while !has_ended() {
+        let (pinned, limit) = (place.board().pinned(), place.board().limit());
+        strikes += u32::from(pinned > limit);
+        if strikes == STRIKES {
+            tracing::warn!(pinned, limit, "a shm peer maps more slots than it may: cut off");
+        }
+        if pinned == 0 || strikes == STRIKES {
+            break;
+        }
         tokio::select! {
             // What it has pinned stays pinned: the pool may live on.
             () = host.context.shutdown.cancelled() => return,

@@ -13,9 +13,15 @@ pub(super) struct Near {
 
 impl Near {
     pub(super) async fn new(slots: u32, guards: Guards) -> Self {
+        Self::of(Store::new(slots, SLOT_BYTES), ServeLimits::default(), guards).await
+    }
+
+    /// An owner of this store, and a reader.
+    pub(super) async fn of(store: Store, limits: ServeLimits, guards: Guards) -> Self {
         let mut place = Place::new(TransportKind::Shm);
-        let owner = Owner::start(&mut place, Store::new(slots, SLOT_BYTES), 1, guards).await;
-        let puller = Puller::new(&place, guards);
+        let slot_bytes = store.arena.slot_bytes();
+        let owner = Owner::limited(&mut place, store, 1, guards, limits).await;
+        let puller = Puller::with(&place, guards, Store::new(64, slot_bytes), token());
         let shm = Shm::guarded(puller.local.clone(), ShmOptions::default(), guards);
         Self { rig: Rig { place, owner, puller }, shm }
     }

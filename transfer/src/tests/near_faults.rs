@@ -5,15 +5,17 @@ use super::mapping::{Near, intact, soon};
 use super::*;
 use crate::shm::{Shm, ShmOptions};
 use crate::wire::{Hello, Welcome};
-use baton_arena::PeerBoard;
+use baton_arena::{PeerBoard, Shape};
 use baton_proto::ids::{Generation, LeaseId, SlotId};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::process::Pid;
 use std::io::{BufRead, BufReader, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// A reader that does as it likes with what it was given.
 struct Rogue {
@@ -25,9 +27,14 @@ struct Rogue {
 
 impl Rogue {
     fn connect(near: &Near) -> Self {
-        let mut socket = UnixStream::connect(&near.rig.place.shm).unwrap();
+        Self::at(&near.rig.place.shm, near.owner().store.arena.shape())
+    }
+
+    /// Has the arena of that shape, and a board, from whoever listens at a path.
+    fn at(path: &Path, Shape { slots, slot_bytes }: Shape) -> Self {
+        let mut socket = UnixStream::connect(path).unwrap();
         let peer = Identity { worker: OWNER, incarnation: Incarnation(1) };
-        let hello = Hello { peer, slot_bytes: SLOT_BYTES as u64, token: token() };
+        let hello = Hello { peer, slot_bytes: slot_bytes as u64, token: token() };
         socket.write_all(&hello.to_bytes()).unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -40,13 +47,12 @@ impl Rogue {
             _ => None,
         });
         let [arena, board_fd]: [OwnedFd; 2] = fds.flatten().collect::<Vec<_>>().try_into().unwrap();
-        let slots = near.owner().store.arena.slots();
         let board = PeerBoard::open(board_fd.as_fd(), slots).unwrap();
         Self { socket, arena, board_fd, board }
     }
 }
 
-/// Every slot can be had, one after the other, while `n` are held at once.
+/// Every slot can be had, all of them at once.
 async fn all_slots_come_back(near: &Near) {
     let mut drafts = Vec::new();
     for _ in 0..near.owner().store.arena.slots() {
@@ -73,6 +79,50 @@ async fn a_reader_that_pins_too_much_is_cut_off() {
     // Nobody else suffers.
     let block = near.owner().publish(1, 4096);
     assert!(intact(&near.map(&[block]).await.unwrap()));
+    drop(rogue);
+    near.finish().await;
+}
+
+/// It may have been counted wrongly, or mend its ways: only what it may not pin costs it its pins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_told_to_pin_no_more_keeps_what_it_may_pin() {
+    let near = Near::new(16, Guards::default()).await;
+    let rogue = Rogue::connect(&near);
+    rogue.board.pin(0..5);
+    soon(|| rogue.board.is_closed().then_some(())).await;
+    rogue.board.unpin(4);
+    let drafts: Vec<_> = (0..12).map(|_| near.draft().unwrap()).collect();
+    assert!(drafts.iter().all(|draft| draft.slot().0 >= 4));
+    assert!(near.draft().is_none());
+    drop(drafts);
+    (0..4).for_each(|slot| rogue.board.unpin(slot));
+    all_slots_come_back(&near).await;
+    drop(rogue);
+    near.finish().await;
+}
+
+/// Its pins are never more than it may have, however they look to who walks over the board.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_turns_over_at_its_limit_is_not_cut_off() {
+    const SLOTS: u32 = 1 << 18;
+    const LIMIT: u32 = 8;
+    let limits = ServeLimits { mapped_slots: LIMIT, ..ServeLimits::default() };
+    let near = Near::of(Store::new(SLOTS, 64), limits, Guards::default()).await;
+    let rogue = Rogue::connect(&near);
+    let ends = [0..LIMIT, SLOTS - LIMIT..SLOTS];
+    // As long as several looks take.
+    let until = Instant::now() + Duration::from_millis(800);
+    for end in ends.iter().cycle() {
+        rogue.board.pin(end.clone());
+        // Pins them for longer than it does not.
+        for _ in 0..100 {
+            assert!(!rogue.board.is_closed(), "cut off at its limit");
+        }
+        end.clone().for_each(|slot| rogue.board.unpin(slot));
+        if Instant::now() >= until {
+            break;
+        }
+    }
     drop(rogue);
     near.finish().await;
 }
@@ -244,6 +294,15 @@ async fn a_neighbour() {
         println!("{SAYS}{}", intact(&mapped));
         let _ = wait();
         drop(mapped);
+    } else if role == "parent" {
+        let shape = Shape { slots: 1, slot_bytes: SLOT_BYTES };
+        let rogue = Rogue::at(&place.shm, shape);
+        rogue.board.pin([0]);
+        // Holds the other end of the connection until the owner ends it.
+        let socket = OwnedFd::from(rogue.socket.try_clone().unwrap());
+        let child = Command::new("cat").stdin(socket).stdout(Stdio::null()).spawn().unwrap();
+        println!("{SAYS}{}", child.id());
+        let _ = wait();
     } else {
         let store = Store::new(4, SLOT_BYTES);
         let owner = Owner::start(&mut place, store, 1, Guards::default()).await;
@@ -265,6 +324,30 @@ async fn the_pins_of_a_reader_that_was_killed_are_gone() {
     child.wait().unwrap();
     drop(near.draft_soon().await);
     near.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pins_of_a_dead_reader_are_gone_whoever_holds_its_socket() {
+    let near = Near::new(1, Guards::default()).await;
+    let (mut child, heir) = neighbour("parent", &near.rig.place.shm);
+    assert!(near.draft().is_none(), "the reader holds the only slot");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let heir = Pid::from_raw(heir.parse().unwrap()).unwrap();
+    rustix::process::test_kill_process(heir).expect("its child lives");
+    drop(near.draft_soon().await);
+    near.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_says_nothing_does_not_hold_up_the_end() {
+    let mut place = Place::new(TransportKind::Shm);
+    let limits = ServeLimits { hello: 10 * SOON, ..ServeLimits::default() };
+    let store = Store::new(1, SLOT_BYTES);
+    let owner = Owner::limited(&mut place, store, 1, Guards::default(), limits).await;
+    let _silent = UnixStream::connect(&place.shm).unwrap();
+    soon(|| (owner.tasks.len() > 1).then_some(())).await;
+    owner.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
