@@ -45,8 +45,9 @@ pub enum ArenaError {
 /// Another process's arena could not be opened, or does not reach as far as was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerArenaError {
-    /// Its owner could still shrink it, which would turn a read into SIGBUS.
-    #[error("the peer's arena is not sealed against shrinking")]
+    /// Its owner could still shrink it, which would turn a read into SIGBUS; or, of an arena, punch
+    /// holes into it, or have others write it.
+    #[error("the peer's memory is not sealed against shrinking, or, if an arena, further writers")]
     NotSealed,
     /// It is no plain shared memory, so that reading it could fail with SIGBUS.
     #[error("the peer's arena is not a memfd of ordinary pages")]

@@ -156,7 +156,10 @@ fn a_file_that_could_shrink_is_not_mapped() {
     let fd = rustix::fs::memfd_create("foreign", MemfdFlags::ALLOW_SEALING).unwrap();
     rustix::fs::ftruncate(&fd, 3 * 4096).unwrap();
     assert!(matches!(PeerArena::open(fd.as_fd(), shape), Err(PeerArenaError::NotSealed)));
+    // Nor one that could get holes.
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).unwrap();
+    assert!(matches!(PeerArena::open(fd.as_fd(), shape), Err(PeerArenaError::NotSealed)));
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::FUTURE_WRITE).unwrap();
     assert!(matches!(PeerArena::open(fd.as_fd(), shape), Err(PeerArenaError::Header { .. })));
 
     let mut file = tempfile::tempfile().unwrap();
@@ -174,7 +177,7 @@ fn a_file_of_huge_pages_is_not_mapped() {
     // One slot that fills the first huge page behind header and record.
     let shape = Shape { slots: 1, slot_bytes: (2 << 20) - 8192 };
     rustix::fs::ftruncate(&fd, 2 << 20).unwrap();
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).unwrap();
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::FUTURE_WRITE).unwrap();
     assert!(matches!(PeerArena::open(fd.as_fd(), shape), Err(PeerArenaError::NotShared)));
 }
 

@@ -12,11 +12,18 @@ pub enum Op {
     Pull,
     /// Blocks that were handed out. Not counted for shm, where the owner does not notice.
     Serve,
+    /// Blocks that were mapped to be used in place, of another process's memory; shm only.
+    Map,
+}
+
+impl Op {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Pull, Self::Serve, Self::Map];
 }
 
 /// Counters of one worker, for all transports. Clones count together.
 #[derive(Clone, Default)]
-pub struct Counters(Arc<[[Cell; 2]; TransportKind::ALL.len()]>);
+pub struct Counters(Arc<[[Cell; Op::ALL.len()]; TransportKind::ALL.len()]>);
 
 #[derive(Default)]
 struct Cell {
@@ -35,7 +42,8 @@ pub struct Sample {
     pub transport: TransportKind,
     /// The side.
     pub op: Op,
-    /// Blocks that were moved whole; when pulled, also verified.
+    /// Blocks that were moved whole; when pulled, also verified. Those that were mapped have not
+    /// moved, and are verified.
     pub blocks: u64,
     /// Their payload.
     pub bytes: u64,
@@ -52,10 +60,9 @@ pub struct Sample {
 impl Counters {
     /// All counters, in a fixed order.
     pub fn samples(&self) -> Vec<Sample> {
-        let sides = [Op::Pull, Op::Serve];
         TransportKind::ALL
             .into_iter()
-            .flat_map(|transport| sides.map(|op| self.sample(transport, op)))
+            .flat_map(|transport| Op::ALL.map(|op| self.sample(transport, op)))
             .collect()
     }
 

@@ -59,6 +59,7 @@ fn transfer(
             let op = match sample.op {
                 Op::Pull => "pull",
                 Op::Serve => "serve",
+                Op::Map => "map",
             };
             let transport = sample.transport.to_string();
             let labels = [("transport", transport.as_str()), ("op", op)];

@@ -141,6 +141,11 @@ impl Attachments {
         socket.write_all(&hello.to_bytes()).await.map_err(lost)?;
         let (welcome, fds) = fd::receive(&socket).await.map_err(lost)?;
         let slots = accept(&welcome, expected, slot_bytes, self.guards)?;
+        if slots > self.options.peer_slots {
+            return Err(TransferError::Protocol {
+                what: "an arena of more slots than are allowed",
+            });
+        }
         let [arena, board] =
             fds.ok_or(TransferError::Protocol { what: "a welcome without an arena" })?;
         let broken = |error| TransferError::Protocol { what: why(&error) };
@@ -157,7 +162,7 @@ fn unreachable(key: &Key, kind: io::ErrorKind) -> TransferError {
 /// Which rule was broken.
 fn why(error: &PeerArenaError) -> &'static str {
     match error {
-        PeerArenaError::NotSealed => "its memory is not sealed against shrinking",
+        PeerArenaError::NotSealed => "its memory is not sealed against shrinking and holes",
         PeerArenaError::NotShared => "its memory is not a memfd of ordinary pages",
         PeerArenaError::Size { .. } => "its memory has another size than it said",
         PeerArenaError::Header { .. } => "its arena has another header than it said",

@@ -5,7 +5,7 @@ use super::attach::Attached;
 use super::{INLINE_BYTES, STRETCH, Shm, beyond};
 use crate::guards::{Guard, Guards};
 use crate::verify::{check, check_record};
-use crate::{Peer, Refused, TransferError};
+use crate::{Op, Peer, Refused, TransferError, TransportKind};
 use baton_kv::record::{RECORD_BYTES, SlotRecord};
 use baton_proto::block::BlockDescriptor;
 use std::fmt;
@@ -25,6 +25,25 @@ impl Shm {
     ///
     /// Dropping the future lets go of the blocks. Has to be called inside a tokio runtime.
     pub async fn map(
+        &self,
+        peer: &Peer,
+        blocks: &[BlockDescriptor],
+        deadline: Duration,
+    ) -> Result<Mapped, TransferError> {
+        let mapped = self.map_now(peer, blocks, deadline).await;
+        let counters = &self.local.counters;
+        if mapped.is_ok() {
+            for block in blocks {
+                let bytes = u64::from(block.len);
+                counters.moved(TransportKind::Shm, Op::Map, bytes, bytes);
+            }
+        } else {
+            counters.failed(TransportKind::Shm, Op::Map, blocks.len() as u64);
+        }
+        mapped
+    }
+
+    async fn map_now(
         &self,
         peer: &Peer,
         blocks: &[BlockDescriptor],

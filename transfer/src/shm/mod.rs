@@ -1,8 +1,9 @@
 //! Blocks on one host: the owner hands out its arena once, and the puller copies from it, or uses
 //! the blocks where they lie.
 //!
-//! The owner takes no part in either. For a *copy* ([`Transport::pull`]) the record is read after
-//! the payload: if the slot was reused meanwhile, the record says so. For a *mapping* ([`Shm::map`])
+//! The owner takes no part in either. For a *copy* ([`Transport::pull`]) the record is read before
+//! the payload, which saves reading what is not the block, and after it: if the slot was reused
+//! meanwhile, the record says so. For a *mapping* ([`Shm::map`])
 //! the reader pins the slot on a board that owner and reader share, and reads the record after
 //! that: the owner looks at the boards before it reuses a slot. The socket over which arena and
 //! board came stays open; its end tells the reader that the owner is gone, and the owner to look
@@ -58,6 +59,10 @@ pub enum Verify {
 pub struct ShmOptions {
     /// Peers whose arenas are mapped at once.
     pub peers: usize,
+    /// Slots that a peer's arena may have. A table of 12 bytes for each is kept here, and a pin
+    /// board of one byte, so without a bound a peer could have this process take any amount of
+    /// memory. An arena with more is not mapped; its blocks come another way.
+    pub peer_slots: u32,
     /// How long connecting and saying hello may take.
     pub connect: Duration,
     /// How long to leave a peer alone that could not be reached.
@@ -75,6 +80,7 @@ impl Default for ShmOptions {
     fn default() -> Self {
         Self {
             peers: 64,
+            peer_slots: 1 << 22,
             connect: Duration::from_secs(2),
             back_off: BackOff::default(),
             verify: Verify::Always,
@@ -214,6 +220,12 @@ impl Shm {
         let from = block.slot.0;
         if from >= attached.arena.shape().slots {
             return Ok(Err(Refused::Slot.into()));
+        }
+        // Before the payload too: a slot that was never written has no memory yet, and a look at it
+        // would take some. Its payload counts as right until it is read.
+        let record = attached.arena.record(from).map_err(beyond)?;
+        if let Err(mismatch) = check(block, block.crc, &record, self.guards) {
+            return Ok(Err(mismatch.into()));
         }
         let span = work.span(piece).range();
         let mut guard = self.local.arena.write(work.slot(piece));

@@ -1,14 +1,16 @@
 //! Peers that break the protocol, on either end: an error for them, nothing for anybody else.
 
 use super::*;
+use crate::shm::ShmOptions;
 use crate::wire::{BlockHead, Extent, Fetch, Hello, Welcome};
-use baton_arena::Board;
-use rustix::fs::MemfdFlags;
+use baton_arena::{Board, Layout, Shape};
+use baton_proto::ids::SlotId;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 const SLOTS: u32 = 4;
@@ -173,6 +175,11 @@ async fn a_kept_connection_that_ends_without_a_word_is_replaced() {
 
 /// What an owner may hand out in place of its arena.
 async fn attach_to(fds: &[BorrowedFd<'_>]) -> TransferError {
+    attach_as(fds, &welcome()).await
+}
+
+/// The same with another welcome.
+async fn attach_as(fds: &[BorrowedFd<'_>], welcome: &[u8; Welcome::BYTES]) -> TransferError {
     let block = some_block().await;
     let mut place = Place::new(TransportKind::Shm);
     let listener = UnixListener::bind(&place.shm).unwrap();
@@ -187,8 +194,7 @@ async fn attach_to(fds: &[BorrowedFd<'_>]) -> TransferError {
     if !fds.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
     }
-    let welcome = welcome();
-    let bytes = [IoSlice::new(&welcome)];
+    let bytes = [IoSlice::new(welcome)];
     rustix::net::sendmsg(socket.as_fd(), &bytes, &mut control, SendFlags::empty()).unwrap();
     let error = puller.judge(flight.settle().await, &[block]).remove(0).unwrap_err();
     puller.finish().await;
@@ -225,6 +231,68 @@ async fn only_a_sealed_arena_of_the_announced_shape_is_mapped() {
     // The right ones are mapped; the slots hold nothing.
     let error = attach_to(&[arena, board]).await;
     assert!(matches!(error, TransferError::Mismatch(Mismatch::Record(_))), "{error}");
+}
+
+/// A memfd that is an arena of this shape, as far as its size, seals and header go. Its pages cost
+/// its owner nothing.
+fn sparse_arena(shape: Shape, seals: SealFlags) -> OwnedFd {
+    let layout = Layout::of(shape).unwrap();
+    let fd = rustix::fs::memfd_create("sparse", MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&fd, layout.total).unwrap();
+    rustix::io::pwrite(&fd, &layout.header(), 0).unwrap();
+    rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+    fd
+}
+
+/// What is kept here for each slot that an owner claims to have is bounded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_arena_of_too_many_slots_is_not_mapped() {
+    let slot_bytes = SLOT_BYTES as u64;
+    let most = ShmOptions::default().peer_slots;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+    for (slots, too_many) in [(most + 1, true), (1 << 30, true), (8 * SLOTS, false)] {
+        let arena = sparse_arena(Shape { slots, slot_bytes: SLOT_BYTES }, seals);
+        let board = Board::create(slots.min(most), 1).unwrap();
+        let welcome = Welcome::Accepted { identity: identity(), slots, slot_bytes }.to_bytes();
+        let error = attach_as(&[arena.as_fd(), board.fd()], &welcome).await;
+        let right = if too_many {
+            error == TransferError::Protocol { what: "an arena of more slots than are allowed" }
+        } else {
+            matches!(error, TransferError::Mismatch(Mismatch::Record(_)))
+        };
+        assert!(right, "{slots}: {error}");
+    }
+}
+
+/// Whoever can punch holes can have a reader pay for pages again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_arena_that_could_get_holes_is_not_mapped() {
+    let shape = Shape { slots: SLOTS, slot_bytes: SLOT_BYTES };
+    let board = Board::create(SLOTS, 1).unwrap();
+    let arena = sparse_arena(shape, SealFlags::SHRINK | SealFlags::GROW);
+    let error = attach_to(&[arena.as_fd(), board.fd()]).await;
+    let what = "its memory is not sealed against shrinking and holes";
+    assert_eq!(error, TransferError::Protocol { what });
+    rustix::fs::fcntl_add_seals(&arena, SealFlags::FUTURE_WRITE).unwrap();
+    let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    assert!(rustix::fs::fallocate(&arena, hole, 0, 4096).is_err(), "that is what the seal is for");
+    let error = attach_to(&[arena.as_fd(), board.fd()]).await;
+    assert!(matches!(error, TransferError::Mismatch(Mismatch::Record(_))), "{error}");
+}
+
+/// A slot that was never written has no memory, and a reference to it does not give it any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_reference_allocates_nothing_in_the_owners_arena() {
+    let rig = Rig::new(TransportKind::Shm).await;
+    let block = rig.owner.publish(1, SLOT_BYTES);
+    assert_eq!(rig.puller.pull_one(&rig.owner.peer, &block).await, Ok(()));
+    let used = || rustix::fs::fstat(rig.owner.store.arena.fd()).unwrap().st_blocks;
+    let before = used();
+    let stale = BlockDescriptor { slot: SlotId(60), ..block };
+    let error = rig.puller.pull_one(&rig.owner.peer, &stale).await.unwrap_err();
+    assert!(matches!(error, TransferError::Mismatch(Mismatch::Record(_))), "{error}");
+    assert_eq!(used(), before);
+    rig.finish().await;
 }
 
 /// A caller that speaks bytes, to either kind of server.

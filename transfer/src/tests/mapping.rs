@@ -87,6 +87,11 @@ async fn mapped_blocks_are_read_where_they_lie() {
     assert!(matches!(error, TransferError::Span { .. }), "{error}");
     // Some of them twice, beside the others, and in one mapping.
     let again = near.map(&[blocks[0], blocks[1], blocks[0]]).await.unwrap();
+    near.map(&[BlockDescriptor { crc: !blocks[0].crc, ..blocks[0] }]).await.unwrap_err();
+    let counted = near.rig.puller.local.counters.sample(TransportKind::Shm, Op::Map);
+    let bytes = [0, 1, 2, 3, 4, 0, 1, 0].map(|i| u64::from(blocks[i].len)).iter().sum();
+    assert_eq!((counted.blocks, counted.bytes, counted.failed), (8, bytes, 1));
+    assert_eq!(counted.copied_bytes, 0);
     drop(mapped);
     assert!(intact(&again));
     drop(again);
@@ -205,20 +210,40 @@ async fn no_more_than_the_limit_is_mapped() {
     near.finish().await;
 }
 
-/// Verifying a long block is given up with the future, the deadline or the process; the pins go.
+/// Verifying a long block is given up with the future, the deadline or the process; the pins go,
+/// when the thread that verifies has noticed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_map_that_is_given_up_leaves_no_pin() {
-    let near = Near::new(4, Guards::default()).await;
-    let block = near.owner().publish(1, SLOT_BYTES);
-    let error = near.shm.map(&near.owner().peer, &[block], Duration::ZERO).await.unwrap_err();
+    const BYTES: usize = 8 << 20;
+    let store = Store::new(4, BYTES);
+    let near = Near::of(store, ServeLimits::default(), Guards::default()).await;
+    let small = near.owner().publish(1, 4096);
+    let long = near.owner().publish(2, BYTES);
+    let error = near.shm.map(&near.owner().peer, &[long], Duration::ZERO).await.unwrap_err();
     assert_eq!(error, TransferError::Deadline);
-    for round in 0..50 {
+    let mut dropped = 0;
+    for round in 0..30 {
+        // Attached beforehand: what is left is to verify, on a thread of its own.
         let other = Shm::new(near.rig.puller.local.clone(), ShmOptions::default());
-        let blocks = [block];
-        let map = other.map(&near.owner().peer, &blocks, SOON);
-        let _ = tokio::time::timeout(Duration::from_micros(round * 20), map).await;
+        drop(other.map(&near.owner().peer, &[small], SOON).await.unwrap());
+        let (blocks, peer) = ([long], near.owner().peer.clone());
+        let mut map = std::pin::pin!(other.map(&peer, &blocks, SOON));
+        // Polled so often, then dropped.
+        for _ in 0..=round % 3 {
+            tokio::select! {
+                biased;
+                _ = &mut map => {}
+                () = tokio::task::yield_now() => { dropped += 1; continue }
+            }
+            break;
+        }
     }
-    near.owner().release(&block);
+    assert!(dropped > 0, "none was given up while it was verified");
+    let error = near.shm.map(&near.owner().peer, &[long], Duration::from_micros(100)).await;
+    assert!(matches!(error, Ok(_) | Err(TransferError::Deadline)), "{error:?}");
+    drop(error);
+    near.owner().release(&small);
+    near.owner().release(&long);
     near.rig.puller.quiesce().await;
     let mut drafts = Vec::new();
     for _ in 0..4 {
