@@ -42,11 +42,13 @@ impl DecodeSchedule {
 
     /// Where nothing can be computed because what is not drawn for holds all memory (the choices
     /// of routers that lag, beyond their credit), one of those gives way to the turns that wait.
+    /// What the pool calls available does not tell: readers may have mapped it.
     fn make_room_for_fills(&mut self, order: &[TurnId]) {
-        let fills = |turn: &Turn| {
-            turn.choices.iter().any(|choice| matches!(choice.phase, Phase::Filling(_)))
+        let waits = |turn: &Turn| {
+            let short = |phase: &Phase| matches!(phase, Phase::Filling(fill) if fill.is_short());
+            turn.choices.iter().any(|choice| short(&choice.phase))
         };
-        if self.turns.values().any(fills) && self.blocks.available() == 0 {
+        if self.turns.values().any(waits) {
             self.preempt_one(order);
         }
     }

@@ -7,8 +7,9 @@ use baton_arena::{Arena, ArenaOptions};
 use baton_engine::api::Engine;
 use baton_engine::witness::{Witness, WitnessSpec, expected};
 use baton_kv::hash::ChainRoot;
-use baton_kv::pool::{Counts, PoolConfig};
-use baton_proto::ids::{Incarnation, TenantId, TokenId, WorkerId};
+use baton_kv::pool::{Counts, PoolConfig, SlotGate};
+use baton_kv::record::SlotRecord;
+use baton_proto::ids::{Incarnation, SlotId, TenantId, TokenId, WorkerId};
 use baton_proto::ir::{FinishReason, Sampling};
 use baton_transfer::{Endpoints, Pull, TransferError};
 use baton_worker::sequence::ChainKey;
@@ -258,6 +259,57 @@ fn every_choice_has_its_own_stream_over_the_same_prompt() {
     rig.run();
     rig.assert_answered(&five);
     assert_eq!(rig.computed as usize, 4 * BLOCK + 5 * (3 + 19));
+    rig.assert_empty();
+}
+
+/// A reader in another process that keeps some slots.
+#[derive(Debug)]
+struct Reader(Vec<SlotId>);
+
+impl SlotGate for Reader {
+    fn close(&mut self, slot: SlotId, _: Option<&SlotRecord>) -> bool {
+        !self.0.contains(&slot)
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
+/// A turn that is not drawn for holds all slots but one, whose cached block a reader has mapped: the
+/// pool calls that one available, and cannot hand it out.
+#[test]
+fn a_turn_that_lags_gives_way_though_a_mapped_block_seems_available() {
+    let mut rig = Rig::new(1, 6);
+    let first = TurnRequest { router: RouterId(1), ..turn(1, prompt(0, 1, 1)) };
+    let first = TurnRequest { stop: StopRule { max_tokens: 1, ..first.stop.clone() }, ..first };
+    rig.submit(&first);
+    rig.run();
+    let chain_key = first.chain_key.clone();
+    let sequence = Sequence::new(SeqKey(0), chain_key, first.tokens.clone());
+    let cached = rig.blocks.pin(&sequence.chain()[0]).unwrap().slot();
+    rig.blocks.lock().add_gate(Box::new(Reader(vec![cached])));
+
+    let long = TurnRequest { osl: 1, ..turn(2, prompt(0, 1, 2)) };
+    let long = TurnRequest { stop: StopRule { max_tokens: 48, ..long.stop.clone() }, ..long };
+    rig.submit(&long);
+    while rig.blocks.counts().free > 0 {
+        assert!(rig.step());
+    }
+    rig.send(Event::Lag(RouterId(1), true));
+    let other = TurnRequest { router: RouterId(2), ..turn(3, prompt(0, 1, 3)) };
+    rig.submit(&other);
+    assert_eq!(rig.blocks.available(), 1);
+    for _ in 0..100 {
+        // As the worker's clock does where there is nothing to compute.
+        if !rig.step() {
+            rig.schedule.tick(rig.now, &mut rig.actions);
+        }
+    }
+    rig.assert_answered(&other);
+    rig.send(Event::Lag(RouterId(1), false));
+    rig.run();
+    rig.assert_answered(&long);
     rig.assert_empty();
 }
 

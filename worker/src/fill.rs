@@ -25,6 +25,8 @@ pub struct Fill {
     /// Brought and verified, waiting for the blocks before them: children are never published
     /// before their parents, so that what is held is always a prefix.
     arrived: BTreeMap<usize, (BlockDescriptor, Draft)>,
+    /// The pool had no slot for it when it was last moved on.
+    short: bool,
     report: FillReport,
 }
 
@@ -77,6 +79,7 @@ impl Fill {
             offers: BTreeMap::new(),
             pulling: BTreeSet::new(),
             arrived: BTreeMap::new(),
+            short: false,
             report: FillReport::default(),
         }
     }
@@ -106,6 +109,11 @@ impl Fill {
         !self.pulling.is_empty()
     }
 
+    /// Whether the pool had no slot for it when it last wanted one, and it has not been moved on since.
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// A peer holds these blocks; those that are not in this chain are ignored.
     pub fn offer(&mut self, descriptors: &[BlockDescriptor]) {
         let chain = self.sequence.chain();
@@ -129,6 +137,7 @@ impl Fill {
 
     /// Takes what has become available and says what is needed next.
     pub fn advance(&mut self, blocks: &Blocks, claims: &mut Claims, limits: FillLimits) -> Next {
+        self.short = false;
         self.take_available(blocks, claims);
         if self.have() == self.goal {
             return Next::Done;
@@ -181,7 +190,10 @@ impl Fill {
                 if claims.taken(&hash, key) {
                     break;
                 }
-                let Ok(draft) = blocks.draft() else { break };
+                let Ok(draft) = blocks.draft() else {
+                    self.short = true;
+                    break;
+                };
                 claims.claim(hash, key);
                 self.offers.remove(&index);
                 self.pulling.insert(index);
@@ -246,7 +258,9 @@ impl Fill {
 
     /// Slots for the positions that [`Next::Compute`] named; `None` where the pool has none now.
     pub fn lend(&mut self, count: u32, blocks: &Blocks) -> Option<Vec<WriteLease>> {
-        self.sequence.lend(count, blocks).ok()
+        let lent = self.sequence.lend(count, blocks).ok();
+        self.short = lent.is_none();
+        lent
     }
 
     /// The engine's view of these positions; a fill never draws.

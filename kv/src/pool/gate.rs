@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::fmt;
 
 /// How many blocks that could make room, and how many slots that were set aside, are looked at for
-/// one draft. What was looked at comes last the next time.
+/// one draft, and how many of the latter when it is asked what is available. What was looked at
+/// comes last the next time.
 pub(super) const LOOKS: usize = 64;
 
 /// Knows who uses a slot besides the holders of this pool's handles.
@@ -71,6 +72,18 @@ impl Pool {
             self.gates.set_aside.push_back(id);
         }
         None
+    }
+
+    /// Asks the gates about slots that were set aside: those that nobody uses any more are free.
+    pub(super) fn readmit(&mut self) {
+        for _ in 0..self.gates.set_aside.len().min(LOOKS) {
+            let Some(id) = self.gates.set_aside.pop_front() else { return };
+            if self.gates.close(id, None) {
+                self.free_slot(id);
+            } else {
+                self.gates.set_aside.push_back(id);
+            }
+        }
     }
 
     /// Whether every gate lets the slot of a held block pass.

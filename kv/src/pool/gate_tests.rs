@@ -11,7 +11,7 @@ const GROUP: GroupId = GroupId(0);
 
 /// Slots that somebody has mapped, and those that were closed.
 #[derive(Clone, Default, Debug)]
-struct Readers(Arc<Mutex<State>>);
+pub(super) struct Readers(Arc<Mutex<State>>);
 
 #[derive(Default, Debug)]
 struct State {
@@ -21,11 +21,15 @@ struct State {
 }
 
 impl Readers {
-    fn map(&self, slot: SlotId) {
+    pub(super) fn map(&self, slot: SlotId) {
         self.0.lock().unwrap().mapped.insert(slot);
     }
 
-    fn unmap(&self, slot: SlotId) {
+    pub(super) fn has(&self, slot: SlotId) -> bool {
+        self.0.lock().unwrap().mapped.contains(&slot)
+    }
+
+    pub(super) fn unmap(&self, slot: SlotId) {
         self.0.lock().unwrap().mapped.remove(&slot);
     }
 
@@ -100,6 +104,22 @@ fn a_free_slot_that_is_mapped_is_set_aside_until_it_is_not() {
     assert_eq!(pool.counts(), Counts { free: 2, ..Counts::default() });
 }
 
+/// Whoever waits until enough is available drafts nothing meanwhile.
+#[test]
+fn slots_that_were_set_aside_are_available_again_without_a_draft() {
+    let slots = 2 + gate::LOOKS as u32;
+    let (mut pool, readers) = gated(slots);
+    (0..slots).for_each(|slot| readers.map(SlotId(slot)));
+    assert!(pool.draft().is_err());
+    assert_eq!((pool.available(), pool.counts().set_aside), (0, slots));
+    (0..slots).for_each(|slot| readers.unmap(SlotId(slot)));
+    readers.asked();
+    assert_eq!(pool.available(), gate::LOOKS as u32);
+    assert_eq!(readers.asked().len(), gate::LOOKS);
+    assert_eq!(pool.available(), slots);
+    assert_eq!(pool.counts(), Counts { free: slots, ..Counts::default() });
+}
+
 #[test]
 fn a_gate_that_has_ended_is_not_asked_once_another_comes() {
     let (mut pool, first) = gated(1);
@@ -142,7 +162,7 @@ proptest! {
                 1 => readers.unmap(SlotId(n)),
                 2 | 3 => {
                     if let Ok((draft, _)) = pool.draft() {
-                        prop_assert!(!readers.0.lock().unwrap().mapped.contains(&draft.slot()));
+                        prop_assert!(!readers.has(draft.slot()));
                         drafts.push(draft);
                     }
                 }

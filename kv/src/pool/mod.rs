@@ -364,10 +364,12 @@ impl Pool {
     }
 
     /// How many slots could be handed out if nothing else changed: free ones and those of blocks
-    /// that can be evicted, descendants first. What readers have mapped is counted too: only a draft
-    /// asks the gates.
+    /// that can be evicted, descendants first. Slots that were set aside for readers are asked about
+    /// again, 64 at a time, and count as soon as they are free. Of all others only a draft asks
+    /// whether readers have mapped them, so it may fail where this says that some are left.
     pub fn available(&mut self) -> u32 {
         self.settle_returns();
+        self.readmit();
         self.free.len() as u32 + self.forest.reclaimable()
     }
 

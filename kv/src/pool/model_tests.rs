@@ -1,6 +1,7 @@
 //! The pool against a model that is too simple to be wrong: lists, searched from end to end.
 #![allow(clippy::unwrap_used)]
 
+use super::gate_tests::Readers;
 use super::*;
 use crate::lease::WriteLease;
 use crate::retention::Retention;
@@ -33,6 +34,9 @@ enum Step {
     Release(usize),
     Expire(u64),
     Resolve(usize),
+    /// A reader that the pool does not know begins to use a slot.
+    Map(u32),
+    Unmap(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any_one.prop_map(Step::Release),
         1 => ttl.prop_map(Step::Expire),
         1 => any_one.prop_map(Step::Resolve),
+        1 => (0..SLOTS).prop_map(Step::Map),
+        2 => (0..SLOTS).prop_map(Step::Unmap),
     ]
 }
 
@@ -109,6 +115,9 @@ struct World {
     now: Duration,
     /// Whether blocks are published only after their parents.
     in_order: bool,
+    /// Whether it is asked after each step what is available.
+    asks: bool,
+    readers: Readers,
 
     held: Vec<Held>,
     leases: Vec<LeaseModel>,
@@ -124,16 +133,20 @@ fn pick<T>(all: &mut Vec<T>, at: usize) -> Option<T> {
 }
 
 impl World {
-    fn new(in_order: bool) -> Self {
+    fn new(in_order: bool, asks: bool) -> Self {
         let config = PoolConfig { slots: SLOTS, events_kept: 10_000, leases_max: LEASES_MAX };
+        let (mut pool, readers) = (Pool::new(config), Readers::default());
+        pool.add_gate(Box::new(readers.clone()));
         Self {
-            pool: Pool::new(config),
+            pool,
             drafts: vec![],
             lent: vec![],
             sealed: vec![],
             pins: vec![],
             now: Duration::ZERO,
             in_order,
+            asks,
+            readers,
             held: vec![],
             leases: vec![],
             log: vec![],
@@ -189,18 +202,23 @@ impl World {
                 assert_eq!(self.pool.expire(self.now), expired);
             }
             Step::Resolve(at) => self.resolve(at),
+            Step::Map(slot) => self.readers.map(SlotId(slot)),
+            Step::Unmap(slot) => self.readers.unmap(SlotId(slot)),
         }
     }
 
     fn draft(&mut self) {
-        let free = self.free();
-        let victim = (free == 0).then(|| self.victim()).flatten();
+        let idle = self.idle();
+        let free = idle.iter().any(|slot| !self.readers.has(*slot));
+        let victim = if free { None } else { self.make_room() };
         match self.pool.draft() {
             Err(exhausted) => {
-                assert!(free == 0 && victim.is_none());
-                assert_eq!(exhausted.counts, self.counts());
+                assert!(!free && victim.is_none());
+                assert_eq!(exhausted.counts, self.counts(idle.len() as u32));
             }
             Ok((draft, evicted)) => {
+                assert!(!self.readers.has(draft.slot()), "a mapped slot was handed out");
+                assert!(!free || idle.contains(&draft.slot()));
                 let victim = victim.map(|at| self.held.remove(at));
                 assert_eq!(
                     evicted,
@@ -368,6 +386,19 @@ impl World {
         at.min_by_key(|at| self.held[*at].last_use)
     }
 
+    /// The first that nobody has mapped; those that were looked at in vain count as used.
+    fn make_room(&mut self) -> Option<usize> {
+        for _ in 0..gate::LOOKS {
+            let at = self.victim()?;
+            if !self.readers.has(self.held[at].slot) {
+                return Some(at);
+            }
+            self.uses += 1;
+            self.held[at].last_use = self.uses;
+        }
+        None
+    }
+
     /// Whether a block could go if those of `gone` went before.
     fn evictable(&self, at: usize, gone: &HashSet<usize>) -> bool {
         let block = &self.held[at];
@@ -387,20 +418,31 @@ impl World {
         gone.len() as u32
     }
 
-    fn free(&self) -> u32 {
-        let used = self.drafts.len() + self.lent.len() + self.sealed.len() + self.held.len();
-        SLOTS - (used + self.quarantined.len()) as u32
+    /// Slots that hold nothing, mapped or not.
+    fn idle(&self) -> Vec<SlotId> {
+        let owned: HashSet<_> = self.owned().collect();
+        (0..SLOTS).map(SlotId).filter(|slot| !owned.contains(slot)).collect()
     }
 
-    fn counts(&self) -> Counts {
+    /// Slots of all handles and blocks, and those that are lost.
+    fn owned(&self) -> impl Iterator<Item = SlotId> {
+        let owned = self.drafts.iter().map(Draft::slot);
+        let owned = owned.chain(self.lent.iter().map(WriteLease::slot));
+        let owned = owned.chain(self.sealed.iter().map(Sealed::slot));
+        let owned = owned.chain(self.held.iter().map(|held| held.slot));
+        owned.chain(self.quarantined.iter().copied())
+    }
+
+    /// What there is, with so many of the idle slots set aside.
+    fn counts(&self, set_aside: u32) -> Counts {
         let pinned = self.held.iter().filter(|held| held.handles > 0).count() as u32;
         Counts {
-            free: self.free(),
+            free: self.idle().len() as u32 - set_aside,
             draft: (self.drafts.len() + self.lent.len()) as u32,
             sealed: self.sealed.len() as u32,
             cached: self.held.len() as u32 - pinned,
             pinned,
-            set_aside: 0,
+            set_aside,
             quarantined: self.quarantined.len() as u32,
             leases: self.leases.len() as u32,
         }
@@ -408,17 +450,21 @@ impl World {
 
     fn check(&mut self) {
         let counts = self.pool.counts();
-        assert_eq!(counts, self.counts());
-        let Counts { free, draft, sealed, cached, pinned, quarantined, .. } = counts;
-        assert_eq!(free + draft + sealed + cached + pinned + quarantined, SLOTS);
-        assert_eq!(self.pool.available(), self.free() + self.reclaimable());
+        assert_eq!(counts, self.counts(counts.set_aside));
+        let Counts { free, draft, sealed, cached, pinned, set_aside, quarantined, .. } = counts;
+        assert_eq!(free + draft + sealed + cached + pinned + set_aside + quarantined, SLOTS);
+        if self.asks {
+            // What stays aside is mapped.
+            let available = self.pool.available();
+            let set_aside = self.pool.counts().set_aside;
+            let idle = self.idle();
+            let mapped = idle.iter().filter(|slot| self.readers.has(**slot)).count();
+            assert!(set_aside as usize <= mapped, "{set_aside} set aside, {mapped} mapped");
+            assert_eq!(available, idle.len() as u32 - set_aside + self.reclaimable());
+        }
 
-        let owned = self.drafts.iter().map(Draft::slot);
-        let owned = owned.chain(self.lent.iter().map(WriteLease::slot));
-        let owned = owned.chain(self.sealed.iter().map(Sealed::slot));
-        let owned = owned.chain(self.held.iter().map(|held| held.slot));
         let mut owners = HashSet::new();
-        for slot in owned.chain(self.quarantined.iter().copied()) {
+        for slot in self.owned() {
             assert!(slot.0 < SLOTS && owners.insert(slot), "slot {slot} has two owners");
         }
         for pin in &self.pins {
@@ -447,6 +493,7 @@ impl World {
         self.sealed.clear();
         self.pins.clear();
         self.pool.expire(Duration::MAX);
+        (0..SLOTS).for_each(|slot| self.readers.unmap(SlotId(slot)));
         let usable = SLOTS - self.quarantined.len() as u32;
         assert_eq!(self.pool.available(), usable);
         let all: Vec<_> = (0..usable).map(|_| self.pool.draft().unwrap().0).collect();
@@ -459,8 +506,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_pool_does_what_the_model_does(in_order: bool, steps in steps()) {
-        let mut world = World::new(in_order);
+    fn the_pool_does_what_the_model_does(in_order: bool, asks: bool, steps in steps()) {
+        let mut world = World::new(in_order, asks);
         for step in &steps {
             world.run(step);
             world.check();
