@@ -25,9 +25,13 @@ pub trait Transport: Send + Sync {
 
     /// Starts to pull blocks from one peer. Has to be called inside a tokio runtime.
     ///
-    /// `deadline` is how long all of it may take from now on; what has not arrived by then fails.
-    /// A block whose lease runs out earlier fails at that moment: `lease_remaining_ms` counts from
-    /// this call.
+    /// `deadline` is how long all of it may take from now on; what has not arrived by then fails,
+    /// give or take a timer's millisecond. Without any time nothing is begun.
+    ///
+    /// A block whose lease has run out, by `lease_remaining_ms` from this call on, is not begun any
+    /// more. One that was begun earlier arrives if it passes verification: what a lease promises
+    /// is that the block stays, not that it does not. Over verbs the
+    /// end of the owner's grant ends a pull as a deadline does.
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight;
 
     /// Whether a pull from this peer has a chance now. `false` while the link to it is being made

@@ -1,4 +1,4 @@
-//! What both pulling sides share: judging the answer to a hello, and patience with a peer that
+//! What the pulling sides share: judging the answer to a hello, and patience with a peer that
 //! cannot be reached.
 
 use crate::guards::{Guard, Guards};

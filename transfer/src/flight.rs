@@ -132,6 +132,9 @@ impl Work {
             } else if guards.on(Guard::Span) && !span.fits(block.len) {
                 let Span { offset, len } = span;
                 Some(Err(TransferError::Span { offset, len, block_len: block.len }))
+            } else if deadline.is_zero() {
+                // A timer may be a millisecond late, and a pull over by then.
+                Some(Err(TransferError::Deadline))
             } else {
                 None
             };

@@ -1,4 +1,4 @@
-//! How a block moves: shared memory, TCP, and the simulated link.
+//! How a block moves: shared memory, TCP, RDMA, and the simulated link.
 //!
 //! The side that needs a block *pulls* it from the side that holds it. [`Transport::pull`] takes
 //! descriptors together with the [`WriteLease`](baton_kv::lease::WriteLease)s of the slots they go
@@ -8,7 +8,7 @@
 //! block, never a wrong byte.
 //!
 //! * [`tcp`] scatters and gathers between sockets and arenas, without a buffer in between.
-//! * [`shm`] maps the owner's arena and copies each block once.
+//! * [`shm`] maps the owner's arena and copies each block once, or has it used in place.
 //! * [`verbs`] has RDMA devices move blocks by themselves.
 //! * [`sim`] is a link in virtual time for the cluster simulator.
 //!

@@ -1,4 +1,4 @@
-//! What both servers share: who may come in, what they may have, and how many at once.
+//! What the servers share: who may come in, what they may have, and how many at once.
 
 use crate::guards::{Guard, Guards};
 use crate::wire::{Hello, Welcome};

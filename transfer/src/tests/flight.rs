@@ -6,7 +6,6 @@ use crate::flight::Work;
 on_all! {
     a_pull_that_is_dropped_when_it_is_done_gives_its_slots_back
     a_cancel_after_the_end_changes_nothing
-    a_task_that_panics_quarantines_its_slots
 }
 
 async fn a_pull_that_is_dropped_when_it_is_done_gives_its_slots_back(kind: TransportKind) {
@@ -29,25 +28,6 @@ async fn a_cancel_after_the_end_changes_nothing(kind: TransportKind) {
     flight.cancel();
     assert_eq!(rig.puller.judge(flight.settle().await, &blocks), vec![Ok(()); 4]);
     rig.finish().await;
-}
-
-/// Nobody can say what a task that panicked has left behind, so nobody gets its slots.
-async fn a_task_that_panics_quarantines_its_slots(kind: TransportKind) {
-    let rig = Rig::new(kind).await;
-    let block = rig.owner.publish(1, 4096);
-    let pulls = rig.puller.pulls(&[block, block]);
-    let work = Work::new(&rig.owner.peer, pulls, SOON, &rig.puller.local, Guards::default());
-    let (flight, report) = InFlight::single(CancellationToken::new());
-    rig.puller.local.tasks.spawn(async move {
-        let held = (work, report);
-        tokio::task::yield_now().await;
-        assert!(held.0.open().is_empty(), "what a transport asserts does not hold");
-    });
-    assert!(flight.settle().await.is_empty());
-    let Counts { free, quarantined, .. } = rig.puller.store.counts();
-    assert_eq!((free, quarantined), (62, 2));
-    rig.owner.stop().await;
-    rig.place.finish().await;
 }
 
 /// The runtime takes its tasks away in the middle of a pull. Whether a card, or the system, still
@@ -114,4 +94,24 @@ async fn a_pull_of_more_than_one_task_settles_in_order_and_reports_those_that_ar
     assert_eq!(errors, [(1, TransferError::Cancelled), (3, TransferError::Deadline)]);
     assert_eq!(rig.puller.store.counts().quarantined, 1);
     rig.owner.stop().await;
+}
+
+/// As every transport's tasks hold them. Nobody can say what a task that panicked has left behind, so nobody gets its slots.
+#[tokio::test]
+async fn a_task_that_panics_quarantines_its_slots() {
+    let rig = Rig::new(TransportKind::Tcp).await;
+    let block = rig.owner.publish(1, 4096);
+    let pulls = rig.puller.pulls(&[block, block]);
+    let work = Work::new(&rig.owner.peer, pulls, SOON, &rig.puller.local, Guards::default());
+    let (flight, report) = InFlight::single(CancellationToken::new());
+    rig.puller.local.tasks.spawn(async move {
+        let held = (work, report);
+        tokio::task::yield_now().await;
+        assert!(held.0.open().is_empty(), "what a transport asserts does not hold");
+    });
+    assert!(flight.settle().await.is_empty());
+    let Counts { free, quarantined, .. } = rig.puller.store.counts();
+    assert_eq!((free, quarantined), (62, 2));
+    rig.owner.stop().await;
+    rig.place.finish().await;
 }

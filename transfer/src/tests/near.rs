@@ -63,3 +63,23 @@ async fn sampling_leaves_out_checksums_and_nothing_else() {
     }
     rig.finish().await;
 }
+
+/// A thread that panics half way has written nobody knows what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copying_thread_that_panics_quarantines_its_slots() {
+    let options = ShmOptions { threads: 2, bytes_per_thread: 1 << 20, ..ShmOptions::default() };
+    let rig = large(options).await;
+    let blocks: Vec<_> = (1..=4).map(|tag| rig.owner.publish(tag, BYTES)).collect();
+    let pulls = rig.puller.pulls(&blocks);
+    // The third is copied by the second thread. That a slot which is being read is written is a
+    // broken invariant: the arena panics.
+    let reader = rig.puller.store.arena.read(pulls[2].into.slot().0);
+    let settled = rig.puller.transport.pull(&rig.owner.peer, pulls, SOON).settle().await;
+    assert_eq!(rig.puller.judge(settled, &blocks[..2]), vec![Ok(()); 2]);
+    drop(reader);
+    let Counts { free, quarantined, .. } = rig.puller.store.counts();
+    assert_eq!((free, quarantined), (6, 2));
+    assert_eq!(rig.puller.store.arena.guards(), 0);
+    rig.puller.quiesce().await;
+    rig.owner.stop().await;
+}

@@ -9,6 +9,7 @@ use crate::guards::Guard;
 use crate::sim::{Faults, Link};
 use baton_kv::lease::Draft;
 use std::process::Command;
+use std::time::Instant;
 
 /// Blocks of the owner.
 const HELD: u32 = 32;
@@ -329,6 +330,10 @@ fn long() -> bool {
     std::env::var_os("BATON_LONG").is_some()
 }
 
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -361,9 +366,15 @@ fn storm(kind: TransportKind) {
         });
     };
     one(60);
-    let before = open_descriptors();
+    let before = (open_descriptors(), threads());
     one(rounds);
-    assert_eq!(open_descriptors(), before, "descriptors were left open");
+    assert_eq!(open_descriptors(), before.0, "descriptors were left open");
+    // A thread that was joined may be listed for a moment.
+    let until = Instant::now() + SOON;
+    while threads() > before.1 {
+        assert!(Instant::now() < until, "threads were left running");
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a test of this binary alone in a process.
