@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// A reader that does as it likes with what it was given.
 struct Rogue {
@@ -300,9 +300,11 @@ async fn a_neighbour() {
         rogue.board.pin([0]);
         // Holds the other end of the connection until the owner ends it.
         let socket = OwnedFd::from(rogue.socket.try_clone().unwrap());
-        let child = Command::new("cat").stdin(socket).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("cat").stdin(socket).stdout(Stdio::null()).spawn().unwrap();
         println!("{SAYS}{}", child.id());
         let _ = wait();
+        drop(rogue);
+        let _ = child.wait();
     } else {
         let store = Store::new(4, SLOT_BYTES);
         let owner = Owner::start(&mut place, store, 1, Guards::default()).await;

@@ -9,7 +9,7 @@ use crate::guards::Guard;
 use crate::sim::{Faults, Link};
 use baton_kv::lease::Draft;
 use std::process::Command;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Blocks of the owner.
 const HELD: u32 = 32;
