@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::driver::{Driver, Handle, Stop, Until};
-use super::lanes::{Lanes, Order};
+use super::lanes::{Lanes, Order, SharedWindow};
+use super::opening::{Opening, revoke, shut};
 use super::rdma::null::{self, Strings};
 use super::rdma::{Remote, RemoteKey, Rights, Sending, Status};
 use crate::{Counters, LinkFault, Op, TransportKind};
 use baton_arena::{Layout, Shape};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -136,4 +138,97 @@ async fn windows_open_under_another_key_each_time() {
         let close = Order::Invalidate { window };
         assert_eq!(rig.run(vec![vec![close], Vec::new()]).await, Ok(()));
     }
+}
+
+/// Notes how many others hold a window when it is dropped itself.
+struct Watching {
+    seen: Arc<AtomicUsize>,
+    window: SharedWindow,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.seen.store(Arc::strong_count(&self.window) - 1, Ordering::SeqCst);
+    }
+}
+
+/// Who hears of the end of a job may let go of what its windows opened: by then no work request may
+/// hold one of them.
+#[tokio::test(start_paused = true)]
+async fn when_a_job_is_over_its_work_requests_hold_no_window() {
+    for fails in [false, true] {
+        let rig = rig();
+        rig.strings.hold();
+        let map = null::map(Layout::of(Shape { slots: 4, slot_bytes: 64 }).unwrap());
+        let (stretch, rights) = (map.slots(0, 0, 64).unwrap(), Rights::READ);
+        let window = Arc::new(Mutex::new(null::window(0x100)));
+        let seen = Arc::new(AtomicUsize::new(usize::MAX));
+        let keep = Watching { seen: Arc::clone(&seen), window: Arc::clone(&window) };
+        let bind = Order::Bind { window, on: null::bindable(), stretch, rights };
+        let (handle, term) = (rig.handle.clone(), until(Duration::ZERO));
+        let mut job = tokio::task::JoinSet::new();
+        job.spawn(async move { handle.run(vec![vec![bind]], keep, term).await.is_some() });
+        while rig.strings.outstanding() < 1 {
+            tokio::task::yield_now().await;
+        }
+        // Nobody waits any more: what was kept is dropped as it is reported.
+        job.shutdown().await;
+        if fails {
+            rig.handle.fail(LinkFault::Device);
+        } else {
+            rig.strings.release();
+        }
+        while seen.load(Ordering::SeqCst) == usize::MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), 0, "fails: {fails}");
+    }
+}
+
+/// Windows that cannot be freed so many times.
+fn sticky(times: usize) -> Opening {
+    Opening::of_null([null::sticky_window(0x100, Arc::new(AtomicUsize::new(times)))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_works_keeps_the_connection() {
+    let rig = rig();
+    assert!(revoke(&rig.handle, 2, sticky(0), until(Duration::ZERO)).await.is_ok());
+    assert_eq!(rig.posted().0, 1);
+    assert!(rig.handle.alive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_comes_to_nothing_costs_the_connection() {
+    let rig = rig();
+    // Its time is over before anything is posted: other queue pairs' peers have nothing to fear.
+    let late = Until { deadline: Instant::now(), ..until(Duration::ZERO) };
+    assert!(revoke(&rig.handle, 2, sticky(0), late).await.is_ok());
+    assert_eq!(rig.posted().0, 0);
+    assert_eq!(rig.handle.fault(), Some(LinkFault::Overdue));
+    assert!(rig.driving.is_finished(), "nothing comes back before the queue pairs are dead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_not_freed_costs_the_connection() {
+    for times in [1, usize::MAX] {
+        let rig = rig();
+        assert!(revoke(&rig.handle, 2, sticky(times), until(Duration::ZERO)).await.is_ok());
+        assert_eq!(rig.handle.fault(), Some(LinkFault::Device));
+        assert!(rig.driving.is_finished(), "nothing comes back before the queue pairs are dead");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_neither_be_closed_nor_cut_off_is_kept() {
+    let rig = rig();
+    rig.strings.refuse_to_fail();
+    // The second attempt frees it.
+    assert!(revoke(&rig.handle, 2, sticky(1), until(Duration::ZERO)).await.is_ok());
+    let rig = self::rig();
+    rig.strings.refuse_to_fail();
+    let kept = revoke(&rig.handle, 2, sticky(2), until(Duration::ZERO)).await;
+    assert!(matches!(kept, Err(Some(_))));
+    let kept = shut(&rig.handle, sticky(2)).await;
+    assert!(kept.is_err());
 }

@@ -222,7 +222,8 @@ impl<S: Sending, C: Completing> Provider for Lanes<S, C> {
         self.completions.readable().await.map_err(|_| LinkFault::Completions)
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self) -> bool {
+        let mut all = true;
         for (lane, pair) in self.pairs.iter_mut().enumerate() {
             let ready = std::mem::replace(pair, Pair::Failed { _rest: None });
             if let Pair::Ready(ready) = ready {
@@ -230,6 +231,7 @@ impl<S: Sending, C: Completing> Provider for Lanes<S, C> {
                     tracing::warn!(%error, "a queue pair does not fail; it is destroyed");
                 });
                 let mut rest = rest.ok();
+                all &= rest.is_some();
                 if let Some(failed) = &mut rest
                     && let Err(error) = failed.mark((lane as u64) << NUMBER_BITS | MARK)
                 {
@@ -239,5 +241,6 @@ impl<S: Sending, C: Completing> Provider for Lanes<S, C> {
                 *pair = Pair::Failed { _rest: rest };
             }
         }
+        all
     }
 }

@@ -2,28 +2,28 @@
 //! closed for certain.
 
 use super::adapter::Domain;
-use super::driver::Until;
+use super::driver::{Handle, Stop, Until};
 use super::lanes::{Memory, Order, SharedWindow};
 use super::plan::{deal, runs};
-use super::rdma::{DeviceError, Local, MemoryWindow, RemoteKey, RemoteRegion, Rights};
+use super::rdma::{Bindable, DeviceError, Local, MemoryWindow, RemoteKey, RemoteRegion, Rights};
+use crate::LinkFault;
 use crate::caller::lock;
 use baton_arena::Arena;
 use baton_proto::internal::Window;
+use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long work requests on windows may take: they never leave the host.
-const LOCAL: Duration = Duration::from_secs(1);
 /// Less than this is not dealt to several queue pairs.
 const SHARE_BYTES: u64 = 256 << 10;
 
-/// Terms of work requests that concern this host only.
-pub(crate) fn local() -> Until {
-    let (cancel, deadline) = (CancellationToken::new(), Instant::now() + LOCAL);
-    Until { cancel, deadline, linger: Duration::ZERO }
+/// Terms of work requests on windows. They never leave the host, but they wait behind what else is
+/// posted on their queue pair.
+pub(crate) fn by(deadline: Instant) -> Until {
+    Until { cancel: CancellationToken::new(), deadline, linger: Duration::ZERO }
 }
 
 /// Keys of one grant, or of one push. Dropping it closes what is still open, at once, but with a system call for
@@ -36,7 +36,7 @@ pub(crate) struct Opening {
 struct Door {
     key: Key,
     lane: usize,
-    on: Memory,
+    on: Bindable,
     stretch: Local,
     rights: Rights,
     first_slot: u32,
@@ -94,8 +94,22 @@ impl Opening {
                 }
             })
         };
+        let on = on.bindable();
         self.doors.push(Door { key, lane, on, stretch, rights, first_slot, slots });
         Ok(())
+    }
+
+    /// Frees everything: no key of it opens anything any more. After an error something may still
+    /// be open, and is kept.
+    pub(crate) fn close(&mut self) -> Result<(), DeviceError> {
+        let mut outcome = Ok(());
+        for door in std::mem::take(&mut self.doors) {
+            if let Err((key, error)) = door.key.close() {
+                self.doors.push(Door { key, ..door });
+                outcome = Err(error);
+            }
+        }
+        outcome
     }
 
     /// The work requests that open everything, for each queue pair. Keys are good once they have
@@ -103,7 +117,7 @@ impl Opening {
     pub(crate) fn bind(&self, lanes: usize) -> Vec<Vec<Order>> {
         self.orders(lanes, |window, door| Order::Bind {
             window,
-            on: door.on.bindable(),
+            on: door.on.clone(),
             stretch: door.stretch,
             rights: door.rights,
         })
@@ -153,11 +167,103 @@ impl AsRef<Self> for Opening {
     }
 }
 
+impl AsMut<Self> for Opening {
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
+/// Has everything closed by the queue pairs, and frees it: afterwards no key of it opens anything,
+/// and `keep` comes back.
+///
+/// What cannot be closed is cut off by giving the connection up. If the device does not even do
+/// that, the error is `keep`: whatever it guards must never be used again. It is `None` if the
+/// runtime has ended.
+pub(crate) async fn revoke<K>(
+    handle: &Handle<Order>,
+    lanes: usize,
+    keep: K,
+    until: Until,
+) -> Result<K, Option<K>>
+where
+    K: AsRef<Opening> + AsMut<Opening> + Send + 'static,
+{
+    let orders = keep.as_ref().invalidate(lanes);
+    let (keep, outcome) = handle.run(orders, keep, until).await.ok_or(None)?;
+    match outcome {
+        Ok(()) => {}
+        Err(Stop::Stuck) => return Err(Some(keep)),
+        Err(_) => {
+            handle.fail(LinkFault::Overdue);
+            // Whatever comes of that: what follows does not rely on it.
+            handle.gone().await;
+        }
+    }
+    shut(handle, keep).await.map_err(Some)
+}
+
+/// The same where nothing is open by a work request, or is not any more: frees it.
+pub(crate) async fn shut<K>(handle: &Handle<Order>, mut keep: K) -> Result<K, K>
+where
+    K: AsMut<Opening>,
+{
+    let Err(error) = keep.as_mut().close() else { return Ok(keep) };
+    tracing::warn!(%error, "a key could not be taken back; its connection is given up");
+    handle.fail(LinkFault::Device);
+    // Keys are good for queue pairs of this connection only.
+    if handle.gone().await || keep.as_mut().close().is_ok() {
+        return Ok(keep);
+    }
+    tracing::error!("nor could the connection; what the key opens stays out of use");
+    Err(keep)
+}
+
 impl Key {
+    fn close(self) -> Result<(), (Self, DeviceError)> {
+        match self {
+            Self::Window(window) => match Arc::try_unwrap(window) {
+                Ok(window) => {
+                    let window = window.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    let again = |window| Self::Window(Arc::new(Mutex::new(window)));
+                    window.close().map_err(|(window, error)| (again(window), error))
+                }
+                Err(window) => {
+                    let source = io::Error::other("a work request still refers to the window");
+                    let error = DeviceError::Call { call: "ibv_dealloc_mw", source };
+                    Err((Self::Window(window), error))
+                }
+            },
+            Self::Region(region) => {
+                region.close().map_err(|(region, error)| (Self::Region(region), error))
+            }
+        }
+    }
+
     fn remote(&self) -> RemoteKey {
         match self {
             Self::Window(window) => lock(window).key(),
             Self::Region(region) => region.key(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Opening {
+    /// Windows of the null provider, all of the first queue pair.
+    pub(crate) fn of_null(windows: impl IntoIterator<Item = MemoryWindow>) -> Self {
+        use super::rdma::null;
+        use baton_arena::{Layout, Shape};
+        let layout = Layout::of(Shape { slots: 4, slot_bytes: 64 });
+        let stretch = layout.and_then(|layout| null::map(layout).slots(0, 0, 64));
+        let door = |window| Door {
+            key: Key::Window(Arc::new(Mutex::new(window))),
+            lane: 0,
+            on: null::bindable(),
+            stretch: stretch.expect("such an arena has a slot"),
+            rights: Rights::READ,
+            first_slot: 0,
+            slots: 1,
+        };
+        Self { doors: windows.into_iter().map(door).collect() }
     }
 }

@@ -5,7 +5,7 @@ use super::VerbsOptions;
 use super::driver::{Stop, Until};
 use super::lanes::Memory;
 use super::links::{Expected, Link, Links, device};
-use super::opening::{Opening, local};
+use super::opening::{Opening, by, revoke, shut};
 use super::pull::{Attempt, Cargo, Landing, hear, item, linked, parts, unanswered, verified};
 use super::rdma::{DeviceError, Rights};
 use super::signal::{SignalError, judged};
@@ -29,6 +29,12 @@ struct Opened {
 impl AsRef<Opening> for Opened {
     fn as_ref(&self) -> &Opening {
         &self.opening
+    }
+}
+
+impl AsMut<Opening> for Opened {
+    fn as_mut(&mut self) -> &mut Opening {
+        &mut self.opening
     }
 }
 
@@ -65,8 +71,7 @@ pub(super) async fn attempt(
         Err(stop) => {
             // No key has left this side. Windows that may not be bound must not be invalidated:
             // that is an error, and soft-RoCE (Linux 6.1) takes the whole system down for it.
-            let Opened { opening, landing } = opened;
-            drop(opening);
+            let Opened { landing, .. } = shut(&link.handle, opened).await.ok()?;
             link.keep(landing.cargo.records);
             return Some((landing.work, Err(stop.into())));
         }
@@ -197,18 +202,9 @@ async fn closed(links: &Links, link: &Link, opened: Opened) -> Option<Landing> {
         std::mem::forget(opened.opening);
         return Some(opened.landing);
     }
-    let orders = opened.opening.invalidate(link.lanes());
-    let (opened, outcome) = link.handle.run(orders, opened, local()).await?;
-    match outcome {
-        Ok(()) => {}
-        Err(Stop::Stuck) => return None,
-        Err(_) => {
-            link.handle.fail(LinkFault::Overdue);
-            link.handle.gone().await;
-        }
-    }
-    let Opened { opening, landing } = opened;
-    // Frees the windows; where there are none, this is what ends the keys.
-    drop(opening);
-    Some(landing)
+    // As long as others may take for what they have posted before.
+    let deadline = opened.landing.work.deadline().max(Instant::now());
+    let until = by(deadline + links.adapter.options().connect);
+    // Dropping what could not be closed quarantines the slots.
+    revoke(&link.handle, link.lanes(), opened, until).await.ok().map(|opened| opened.landing)
 }

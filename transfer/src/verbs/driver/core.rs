@@ -223,12 +223,14 @@ impl<W> Core<W> {
             let all = running.works.iter().all(|(works, start)| *start == works.len());
             running.posted == 0 && (all || running.stop.is_some())
         });
-        if let Some(running) = ended {
+        if let Some(Running { works, stop, job, .. }) = ended {
             self.free.push(index);
             for lane in &mut self.lanes {
                 lane.waiting.retain(|&waiting| waiting != index);
             }
-            (running.job.report)(running.stop.map_or(Ok(()), Err));
+            // They hold windows: whoever hears that it is over has the last say over those.
+            drop(works);
+            (job.report)(stop.map_or(Ok(()), Err));
         }
     }
 
@@ -248,6 +250,7 @@ impl<W> Core<W> {
             } else {
                 Err(Stop::Link(fault))
             };
+            drop(works);
             (job.report)(outcome);
         }
     }

@@ -13,6 +13,7 @@ use crate::caller::lock;
 use crate::{LinkFault, TransferError};
 use core::Core;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -77,8 +78,9 @@ pub(crate) trait Provider: Send + 'static {
     fn arm(&mut self) -> Result<(), LinkFault>;
     /// Waits until the completion queue wakes. Dropping the future loses nothing.
     fn woken(&mut self) -> impl Future<Output = Result<(), LinkFault>> + Send;
-    /// Moves all queue pairs to the error state: everything outstanding is flushed.
-    fn fail(&mut self);
+    /// Moves all queue pairs to the error state: everything outstanding is flushed. False if the
+    /// device does not do that for one of them, which then may still let its peer in.
+    fn fail(&mut self) -> bool;
 }
 
 /// Why a job did not succeed. What was posted of it is over.
@@ -157,8 +159,10 @@ struct Shared {
     fail: Mutex<Option<LinkFault>>,
     /// Set when nothing is accepted any more.
     ended: CancellationToken,
-    /// Set when its queue pairs do nothing any more.
+    /// Set when nothing drives its queue pairs any more.
     gone: CancellationToken,
+    /// Whether it is certain by then that they do nothing.
+    quiet: AtomicBool,
     expected: Mutex<HashMap<u32, oneshot::Sender<()>>>,
 }
 
@@ -244,9 +248,10 @@ impl<W: Send + 'static> Handle<W> {
     }
 
     /// Waits until its queue pairs do nothing any more, neither what was posted nor what a peer
-    /// asks of them.
-    pub(crate) async fn gone(&self) {
+    /// asks of them. False if the device left that open.
+    pub(crate) async fn gone(&self) -> bool {
         self.shared.gone.cancelled().await;
+        self.shared.quiet.load(Ordering::Acquire)
     }
 }
 
@@ -290,11 +295,13 @@ impl<P: Provider> Driver<P> {
         let fault = self.core.fault().unwrap_or(LinkFault::Closed);
         lock(&self.shared.fail).get_or_insert(fault);
         self.shared.ended.cancel();
-        self.provider.fail();
+        let failed = self.provider.fail();
         let drained = self.drain().await;
+        self.shared.quiet.store(failed && drained, Ordering::Release);
         self.jobs.close();
-        while let Some(job) = self.jobs.recv().await {
-            (job.report)(Err(Stop::Link(fault)));
+        while let Some(Job { works, report, .. }) = self.jobs.recv().await {
+            drop(works);
+            report(Err(Stop::Link(fault)));
         }
         lock(&self.shared.expected).clear();
         if !drained {

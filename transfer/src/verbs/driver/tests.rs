@@ -89,7 +89,7 @@ impl Provider for Scripted {
         Ok(())
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self) -> bool {
         let mut device = lock(&self.device);
         device.failed = true;
         if !device.stuck {
@@ -97,6 +97,7 @@ impl Provider for Scripted {
                 device.complete(lane, usize::MAX, Some(LinkFault::Flushed));
             }
         }
+        true
     }
 }
 

@@ -104,6 +104,8 @@ impl Drop for PdInner {
 pub(super) struct Region {
     pd: ProtectionDomain,
     raw: NonNull<sys::Mr>,
+    /// It has been deregistered, and is only dropped from then on.
+    ended: bool,
     // After the registration, which `drop` ends first.
     memory: Memory,
 }
@@ -153,7 +155,7 @@ impl Region {
             (pd.device().api().reg_mr_iova2)(pd.0.raw.as_ptr(), address, length, start, access)
         };
         let raw = NonNull::new(raw).ok_or_else(|| refused(wanted))?;
-        Ok(Arc::new(Self { pd: pd.clone(), raw, memory }))
+        Ok(Arc::new(Self { pd: pd.clone(), raw, ended: false, memory }))
     }
 
     pub(super) fn raw(&self) -> *mut sys::Mr {
@@ -171,14 +173,30 @@ impl Region {
     }
 }
 
+impl Region {
+    /// Ends the registration, if that has not happened yet: then the device has forgotten the
+    /// memory. Nothing but `drop` may follow.
+    fn end(&mut self) -> Result<(), DeviceError> {
+        if self.ended {
+            return Ok(());
+        }
+        // SAFETY: ended only here, and once.
+        match unsafe { (self.pd.device().api().dereg_mr)(self.raw.as_ptr()) } {
+            0 => {
+                self.ended = true;
+                Ok(())
+            }
+            code => Err(DeviceError::of("ibv_dereg_mr", code)),
+        }
+    }
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: ended only here. When the call returns, the device has forgotten the memory.
-        let code = unsafe { (self.pd.device().api().dereg_mr)(self.raw.as_ptr()) };
-        if code != 0 {
+        if let Err(error) = self.end() {
             // The device may still reach the memory: never unmap it.
             std::mem::forget(self.memory.clone());
-            tracing::error!(code, "a memory region could not be deregistered; its memory is kept");
+            tracing::error!(%error, "a memory region could not be deregistered; its memory is kept");
         }
     }
 }
@@ -359,6 +377,19 @@ impl RemoteRegion {
         // Who may be written by a peer has to be writable here, too.
         let local = if rights.write { sys::ACCESS_LOCAL_WRITE } else { 0 };
         Region::new(pd, memory, stretch, local | rights.flags()).map(|region| Self { region })
+    }
+
+    /// Closes it: its key opens nothing any more. Otherwise it is still there.
+    pub(crate) fn close(self) -> Result<(), (Self, DeviceError)> {
+        match Arc::try_unwrap(self.region) {
+            Ok(mut region) => {
+                region.end().map_err(|error| (Self { region: Arc::new(region) }, error))
+            }
+            Err(region) => {
+                let source = io::Error::other("something still refers to the region");
+                Err((Self { region }, DeviceError::Call { call: "ibv_dereg_mr", source }))
+            }
+        }
     }
 
     /// What opens it; addresses are those of the stretch.

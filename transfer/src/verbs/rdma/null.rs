@@ -10,6 +10,8 @@ use super::{Bindable, MemoryWindow};
 use baton_arena::Layout;
 use std::collections::VecDeque;
 use std::io;
+#[cfg(test)]
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -32,7 +34,13 @@ pub(crate) fn bindable() -> Bindable {
 /// A window that opens nothing.
 #[cfg(test)]
 pub(crate) fn window(key: u32) -> MemoryWindow {
-    MemoryWindow::null(key)
+    MemoryWindow::null(key, None)
+}
+
+/// The same, which cannot be freed as often as this says.
+#[cfg(test)]
+pub(crate) fn sticky_window(key: u32, refusals: Arc<AtomicUsize>) -> MemoryWindow {
+    MemoryWindow::null(key, Some(refusals))
 }
 
 /// A completion queue for several queue pairs, which [`Strings::pair`] makes. It has room for
@@ -50,6 +58,7 @@ pub(crate) fn completions(depth: usize) -> (NullCompletions, Strings) {
         receives: Vec::new(),
         armed: false,
         overrun: false,
+        unfailing: false,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), wake: Notify::new() });
     (NullCompletions(Arc::clone(&shared)), Strings(shared))
@@ -78,6 +87,8 @@ struct State {
     receives: Vec<(u32, u32)>,
     armed: bool,
     overrun: bool,
+    /// Queue pairs cannot be made to fail.
+    unfailing: bool,
 }
 
 impl State {
@@ -240,6 +251,11 @@ impl Strings {
         })
     }
 
+    /// From now on queue pairs cannot be made to fail.
+    pub(crate) fn refuse_to_fail(&self) {
+        self.0.lock().unfailing = true;
+    }
+
     /// Requests that were accepted.
     pub(crate) fn posted(&self) -> u64 {
         self.0.lock().posted
@@ -286,6 +302,10 @@ impl Sending for NullPair {
     }
 
     fn fail(self) -> Result<Self, DeviceError> {
+        if self.shared.lock().unfailing {
+            let source = io::ErrorKind::InvalidInput.into();
+            return Err(DeviceError::Call { call: "ibv_modify_qp to ERR", source });
+        }
         self.shared.change(|state| state.fail(self.number));
         Ok(self)
     }

@@ -6,6 +6,8 @@ use super::pair;
 use super::{DeviceError, sys};
 use std::fmt;
 use std::ptr::NonNull;
+#[cfg(test)]
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A window. It opens nothing until it is bound, by a work request; each bind gives it another
@@ -20,6 +22,9 @@ pub(super) struct WindowInner {
     device: Option<(ProtectionDomain, NonNull<sys::Mw>)>,
     /// A window ends before the queue pair and the region that it was bound to.
     bound: Mutex<Option<(Arc<pair::Inner>, Arc<Region>)>>,
+    /// How often freeing it is refused first.
+    #[cfg(test)]
+    refusals: Option<Arc<AtomicUsize>>,
 }
 
 // SAFETY: calls on a window may be made from any thread.
@@ -42,14 +47,29 @@ impl MemoryWindow {
         // SAFETY: just allocated.
         let key = RemoteKey::from_wire(unsafe { raw.as_ref().rkey });
         let (device, bound) = (Some((pd.clone(), raw)), Mutex::new(None));
-        Ok(Self { inner: Arc::new(WindowInner { device, bound }), key })
+        let inner = WindowInner {
+            device,
+            bound,
+            #[cfg(test)]
+            refusals: None,
+        };
+        Ok(Self { inner: Arc::new(inner), key })
     }
 
     /// A window without a device, for the null provider.
     #[cfg(test)]
-    pub(super) fn null(key: u32) -> Self {
-        let inner = WindowInner { device: None, bound: Mutex::new(None) };
+    pub(super) fn null(key: u32, refusals: Option<Arc<AtomicUsize>>) -> Self {
+        let inner = WindowInner { device: None, bound: Mutex::new(None), refusals };
         Self { inner: Arc::new(inner), key: RemoteKey::from_wire(key) }
+    }
+
+    /// Frees it: no key of it opens anything any more. Otherwise it is still there.
+    pub(crate) fn close(mut self) -> Result<(), (Self, DeviceError)> {
+        let Some(inner) = Arc::get_mut(&mut self.inner) else {
+            let source = std::io::Error::other("a work request still refers to the window");
+            return Err((self, DeviceError::Call { call: "ibv_dealloc_mw", source }));
+        };
+        inner.dealloc().map_err(|error| (self, error))
     }
 
     /// Its key, which is good once the bind that was put into a chain last has completed, and
@@ -89,14 +109,35 @@ impl WindowInner {
     }
 }
 
+impl WindowInner {
+    /// Frees the window, if that has not happened yet. After an error it is as it was.
+    fn dealloc(&mut self) -> Result<(), DeviceError> {
+        #[cfg(test)]
+        if let Some(refusals) = &self.refusals {
+            let refused = |left: usize| left.checked_sub(1);
+            if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, refused).is_ok() {
+                return Err(DeviceError::of("ibv_dealloc_mw", 16));
+            }
+        }
+        let Some((pd, raw)) = &self.device else { return Ok(()) };
+        let call = "ibv_dealloc_mw";
+        let absent = || DeviceError::Call { call, source: std::io::ErrorKind::Unsupported.into() };
+        let dealloc = pd.device().ops().dealloc_mw.ok_or_else(absent)?;
+        // SAFETY: freed only here, and once; what it is bound to and on is still there.
+        match unsafe { dealloc(raw.as_ptr()) } {
+            0 => {
+                self.device = None;
+                Ok(())
+            }
+            code => Err(DeviceError::of(call, code)),
+        }
+    }
+}
+
 impl Drop for WindowInner {
     fn drop(&mut self) {
-        let Some((pd, raw)) = &self.device else { return };
-        let Some(dealloc) = pd.device().ops().dealloc_mw else { return };
-        // SAFETY: freed only here; what it is bound to and on is still there.
-        let code = unsafe { dealloc(raw.as_ptr()) };
-        if code != 0 {
-            tracing::warn!(code, "a memory window could not be deallocated");
+        if let Err(error) = self.dealloc() {
+            tracing::warn!(%error, "a memory window could not be deallocated");
         }
     }
 }

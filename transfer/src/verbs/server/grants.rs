@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Grants of one connection, at most so many.
 pub(super) struct Grants<H> {
     held: HashMap<u64, (H, Instant)>,
+    /// Those that were taken and are not over, with what tells of their end.
+    ending: HashMap<u64, CancellationToken>,
     next: u64,
     limit: usize,
     /// No more are taken.
@@ -14,12 +17,18 @@ pub(super) struct Grants<H> {
 
 impl<H> Grants<H> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { held: HashMap::new(), next: 1, limit, closed: false }
+        Self {
+            held: HashMap::new(),
+            ending: HashMap::new(),
+            next: 1,
+            limit,
+            closed: false,
+        }
     }
 
     /// Whether there is room for one more.
     pub(super) fn room(&self) -> bool {
-        !self.closed && self.held.len() < self.limit
+        !self.closed && self.held.len() + self.ending.len() < self.limit
     }
 
     /// Keeps a grant until it is taken, and says its number, which is never 0. If there is no room
@@ -34,14 +43,35 @@ impl<H> Grants<H> {
         Ok(number)
     }
 
-    /// Ends a grant; `None` if it has ended.
+    /// Takes a grant out, to be ended; `None` if that has happened. Say [`over`](Self::over) then.
     pub(super) fn take(&mut self, number: u64) -> Option<H> {
-        self.held.remove(&number).map(|(held, _)| held)
+        let (held, _) = self.held.remove(&number)?;
+        self.ending.insert(number, CancellationToken::new());
+        Some(held)
     }
 
-    /// Ends all whose time is up.
-    pub(super) fn expired(&mut self, now: Instant) -> Vec<H> {
-        self.held.extract_if(|_, (_, until)| *until <= now).map(|(_, (held, _))| held).collect()
+    /// Takes out all whose time is up, with their numbers.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<(u64, H)> {
+        self.take_if(|until| until <= now)
+    }
+
+    fn take_if(&mut self, which: impl Fn(Instant) -> bool) -> Vec<(u64, H)> {
+        let taken = self.held.extract_if(|_, (_, until)| which(*until));
+        let taken: Vec<_> = taken.map(|(number, (held, _))| (number, held)).collect();
+        self.ending.extend(taken.iter().map(|(number, _)| (*number, CancellationToken::new())));
+        taken
+    }
+
+    /// What was taken has ended.
+    pub(super) fn over(&mut self, number: u64) {
+        if let Some(over) = self.ending.remove(&number) {
+            over.cancel();
+        }
+    }
+
+    /// What tells of the end of a grant that was taken, if it has not ended.
+    pub(super) fn ending(&self, number: u64) -> Option<CancellationToken> {
+        self.ending.get(&number).cloned()
     }
 
     /// When the next one is up.
@@ -54,9 +84,9 @@ impl<H> Grants<H> {
         self.closed = true;
     }
 
-    /// Ends all.
-    pub(super) fn drain(&mut self) -> Vec<H> {
-        self.held.drain().map(|(_, (held, _))| held).collect()
+    /// Takes out all, with their numbers.
+    pub(super) fn drain(&mut self) -> Vec<(u64, H)> {
+        self.take_if(|_| true)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,16 +110,22 @@ mod tests {
         assert_eq!(grants.insert("c", now), Err("c"));
         assert_eq!(grants.next_moment(), Some(now + Duration::from_secs(1)));
         assert!(grants.expired(now).is_empty());
-        assert_eq!(grants.expired(now + Duration::from_secs(1)), ["b"]);
+        assert_eq!(grants.expired(now + Duration::from_secs(1)), [(b, "b")]);
         assert_eq!(grants.take(b), None);
         assert_eq!(grants.take(a), Some("a"));
         assert_eq!(grants.take(a), None);
         assert!(grants.is_empty());
+        // Until they are over they have their place, and who asks for it hears of the end.
+        assert_eq!(grants.insert("c", now), Err("c"));
+        let ending = [a, b].map(|number| grants.ending(number).unwrap());
+        grants.over(a);
+        assert_eq!(ending.map(|over| over.is_cancelled()), [true, false]);
+        assert!(grants.ending(a).is_none() && grants.ending(77).is_none());
         // Numbers are not used again.
         let c = grants.insert("c", now).unwrap();
         assert!(c != a && c != b);
         grants.close();
         assert_eq!(grants.insert("d", now), Err("d"));
-        assert_eq!(grants.drain(), ["c"]);
+        assert_eq!(grants.drain(), [(c, "c")]);
     }
 }

@@ -227,12 +227,15 @@ impl Host {
     }
 
     async fn close(self: Arc<Self>, request: CloseRequest) {
-        let Ok(served) = self.connection(request.connection) else { return };
+        // One that is dying, too: until it is gone its keys may work.
+        let Some(served) = lock(&self.connections).get(&request.connection).cloned() else {
+            return;
+        };
         if request.grant == 0 {
             served.handle.fail(LinkFault::Peer);
             served.gone.cancelled().await;
-        } else if let Some(held) = served.take(request.grant) {
-            served.end(&self, held).await;
+        } else {
+            served.close(&self, request.grant).await;
         }
     }
 

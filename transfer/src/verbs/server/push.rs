@@ -3,7 +3,7 @@
 use super::served::Served;
 use super::{Host, Resolved};
 use crate::Refused;
-use crate::verbs::driver::{Stop, Until};
+use crate::verbs::driver::{Outcome, Stop, Until};
 use crate::verbs::lanes::Order;
 use crate::verbs::requests::Slots;
 use crate::verbs::route::{Door, Item, routes};
@@ -13,6 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Lets the blocks of a push go, unless the device may still read them.
+fn unpinned<P>(outcome: Option<Outcome<Vec<P>>>) -> Result<(), Refused> {
+    match outcome {
+        Some((_, Ok(()))) => Ok(()),
+        Some((_, Err(Stop::Deadline | Stop::Cancelled))) => Err(Refused::Busy),
+        Some((pins, Err(Stop::Stuck))) => {
+            tracing::error!("blocks that the device may still read stay pinned for good");
+            std::mem::forget(pins);
+            Err(Refused::Connection)
+        }
+        // Queue pairs that failed send nothing any more.
+        Some((_, Err(Stop::Link(_)))) | None => Err(Refused::Connection),
+    }
+}
 
 impl Host {
     /// Writes what a request names, as far as all of it still holds. The blocks stay pinned until
@@ -39,13 +54,7 @@ impl Host {
             deadline: Instant::now() + granted,
             linger: self.adapter.options().linger,
         };
-        let outcome = served.handle.run(orders, resolved.pins, until).await;
-        match outcome.map(|(_pins, outcome)| outcome) {
-            Some(Ok(())) => Ok(reply),
-            Some(Err(Stop::Deadline | Stop::Cancelled)) => Err(Refused::Busy),
-            // Queue pairs that failed send nothing any more.
-            Some(Err(Stop::Link(_) | Stop::Stuck)) | None => Err(Refused::Connection),
-        }
+        unpinned(served.handle.run(orders, resolved.pins, until).await).map(|()| reply)
     }
 
     /// How long a push may take: as long as its caller waits, and as a grant on its blocks.
@@ -87,5 +96,29 @@ impl Host {
             message_bytes: self.adapter.message_bytes(),
         };
         slots.writes(&routes, lanes, &records, request.immediate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LinkFault;
+    use std::sync::Weak;
+
+    /// Whether a pin outlives its push, by how that ends.
+    fn kept(outcome: Result<(), Stop>) -> (bool, Result<(), Refused>) {
+        let pin = Arc::new(());
+        let pinned: Weak<()> = Arc::downgrade(&pin);
+        let result = unpinned(Some((vec![pin], outcome)));
+        (pinned.upgrade().is_some(), result)
+    }
+
+    #[test]
+    fn what_a_stuck_device_may_still_read_stays_pinned() {
+        assert_eq!(kept(Ok(())), (false, Ok(())));
+        assert_eq!(kept(Err(Stop::Deadline)), (false, Err(Refused::Busy)));
+        let failed = Err(Stop::Link(LinkFault::Unanswered));
+        assert_eq!(kept(failed), (false, Err(Refused::Connection)));
+        assert_eq!(kept(Err(Stop::Stuck)), (true, Err(Refused::Connection)));
     }
 }

@@ -5,9 +5,9 @@ use super::{Host, Paired};
 use crate::caller::lock;
 use crate::guards::Guard;
 use crate::verbs::adapter::Domain;
-use crate::verbs::driver::Handle;
+use crate::verbs::driver::{Handle, Stop, Until};
 use crate::verbs::lanes::{Memory, Order};
-use crate::verbs::opening::{Opening, local};
+use crate::verbs::opening::{Opening, by, revoke, shut};
 use crate::verbs::rdma::{DeviceError, Rights};
 use crate::{Identity, LinkFault, Refused};
 use baton_kv::lease::ReadPin;
@@ -97,20 +97,31 @@ impl Served {
             let what = (on, stretch, Rights::READ);
             opening.add(&self.domain, arena, what, lane, (0, slots)).map_err(|e| broken(&e))?;
         }
-        let opening = self.bind(opening).await?;
+        let until = by(Instant::now() + host.adapter.options().connect);
+        let opening = self.bind(opening, until).await?;
         let windows = opening.to_wire();
         *lock(&self.records) = opening;
         Ok(windows)
     }
 
     /// Has everything opened by the queue pairs.
-    async fn bind<K: Send + 'static + AsRef<Opening>>(&self, keep: K) -> Result<K, Refused> {
+    async fn bind<K>(&self, keep: K, until: Until) -> Result<K, Refused>
+    where
+        K: AsRef<Opening> + AsMut<Opening> + Send + 'static,
+    {
         let orders = keep.as_ref().bind(self.lanes);
-        match self.handle.run(orders, keep, local()).await {
-            Some((keep, Ok(()))) => Ok(keep),
-            // Dropping it closes what was opened.
-            Some((_, Err(_))) | None => Err(Refused::Connection),
+        match self.handle.run(orders, keep, until).await {
+            Some((keep, Ok(()))) => return Ok(keep),
+            Some((keep, Err(Stop::Stuck))) => std::mem::forget(keep),
+            // No key has left this side. Windows that may not be bound must not be invalidated.
+            Some((keep, Err(_))) => {
+                if let Err(open) = shut(&self.handle, keep).await {
+                    std::mem::forget(open);
+                }
+            }
+            None => {}
         }
+        Err(Refused::Connection)
     }
 
     /// Opens windows on pinned blocks for a while.
@@ -129,7 +140,9 @@ impl Served {
         let opening = Opening::of_slots(&self.domain, arena, slots, lanes, Rights::READ);
         let opening = opening.map_err(|error| broken(&error))?;
         let pins = if host.guards.on(Guard::Pin) { pins } else { Vec::new() };
-        let held = self.bind(Held { opening, _pins: pins }).await?;
+        // For so long the caller waits.
+        let until = by(Instant::now() + host.adapter.options().answer);
+        let held = self.bind(Held { opening, _pins: pins }, until).await?;
         let windows = held.opening.to_wire();
         let time = Self::time(host, blocks);
         let inserted = lock(&self.grants).insert(held, Instant::now() + time);
@@ -155,27 +168,42 @@ impl Served {
         most.min(Duration::from_millis(u64::from(promised)))
     }
 
-    /// Takes a grant out, to be ended.
-    pub(super) fn take(&self, grant: u64) -> Option<Held> {
+    /// Ends the grant of this number, or waits until that has happened.
+    pub(super) async fn close(&self, host: &Host, grant: u64) {
         self.touch();
-        let held = lock(&self.grants).take(grant);
+        let (held, ending) = {
+            let mut grants = lock(&self.grants);
+            (grants.take(grant), grants.ending(grant))
+        };
+        match (held, ending) {
+            (Some(held), _) => self.end_numbered(host, grant, held).await,
+            (None, Some(ending)) => ending.cancelled().await,
+            (None, None) => {}
+        }
+    }
+
+    async fn end_numbered(&self, host: &Host, grant: u64, held: Held) {
+        self.end(host, held).await;
+        lock(&self.grants).over(grant);
         self.wake.notify_one();
-        held
     }
 
     /// Ends a grant: afterwards none of its keys opens anything, and its blocks are not pinned any
-    /// more.
-    pub(super) async fn end(&self, host: &Host, held: Held) {
+    /// more, unless the device does not let go of them.
+    async fn end(&self, host: &Host, held: Held) {
         if !host.guards.on(Guard::Revocation) {
             // What follows is what tests have to find: keys that work after the pins are gone.
             let Held { opening, _pins } = held;
             lock(&self.records).absorb(opening);
             return;
         }
-        let orders = held.opening.invalidate(self.lanes);
-        // Whether that succeeds or not: what comes back is dropped here, which closes what is still
-        // open, one by one, and then unpins.
-        drop(self.handle.run(orders, held, local()).await);
+        // Nothing that others have posted before may take longer.
+        let options = host.adapter.options();
+        let until = by(Instant::now() + options.grant + options.connect);
+        if let Err(Some(open)) = revoke(&self.handle, self.lanes, held, until).await {
+            // Pinned for good: the card may read it, whenever and for whomever.
+            std::mem::forget(open);
+        }
     }
 }
 
@@ -199,6 +227,12 @@ impl AsRef<Opening> for Held {
     }
 }
 
+impl AsMut<Opening> for Held {
+    fn as_mut(&mut self) -> &mut Opening {
+        &mut self.opening
+    }
+}
+
 fn broken(error: &DeviceError) -> Refused {
     tracing::warn!(%error, "windows could not be opened");
     Refused::Device
@@ -212,6 +246,7 @@ pub(super) async fn steward(
     driving: JoinHandle<LinkFault>,
     number: u64,
 ) {
+    let tasks = host.context.tasks.clone();
     let mut drain_until = None;
     loop {
         let now = Instant::now();
@@ -220,9 +255,10 @@ pub(super) async fn steward(
             let mut grants = lock(&served.grants);
             (grants.expired(now), grants.next_moment(), grants.is_empty() && !served.pushing())
         };
-        for held in expired {
+        for (grant, held) in expired {
             let (host, served) = (Arc::clone(&host), Arc::clone(&served));
-            host.clone().context.tasks.spawn(async move { served.end(&host, held).await });
+            let end = async move { served.end_numbered(&host, grant, held).await };
+            tasks.spawn(end);
         }
         let drained = drain_until.is_some_and(|until| empty || until <= now);
         if drained || (empty && idle_at <= now) {
@@ -242,7 +278,6 @@ pub(super) async fn steward(
             () = tokio::time::sleep_until(moment.unwrap_or(now + host.limits.idle)) => {}
         }
     }
-    lock(&host.connections).remove(&number);
     let rest = {
         let mut grants = lock(&served.grants);
         grants.close();
@@ -257,6 +292,10 @@ pub(super) async fn steward(
     }
     // The queue pairs carry out nothing any more; now the keys, and last the pins.
     drop(std::mem::take(&mut *lock(&served.records)));
-    drop(rest);
+    for (grant, held) in rest {
+        served.end_numbered(&host, grant, held).await;
+    }
+    // Until here whoever closes it finds it, and waits.
+    lock(&host.connections).remove(&number);
     served.gone.cancel();
 }
