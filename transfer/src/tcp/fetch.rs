@@ -29,7 +29,7 @@ impl Fetcher {
         if self.job.is_asked() {
             return Ok(());
         }
-        let mut link = self.links.open(&self.peer, self.slot_bytes, false).await?;
+        let Some(mut link) = self.open(false).await? else { return Ok(()) };
         let mut outcome = self.pipeline(&mut link).await;
         // A kept connection may have ended since; that is no reason to fail, if it said nothing.
         if let Err((TransferError::Lost { .. }, Some(unanswered))) = &mut outcome
@@ -37,13 +37,28 @@ impl Fetcher {
         {
             self.job.put_back(unanswered.drain(..).flat_map(Batch::into_units));
             drop(link);
-            link = self.links.open(&self.peer, self.slot_bytes, true).await?;
+            let Some(again) = self.open(true).await? else { return Ok(()) };
+            link = again;
             outcome = self.pipeline(&mut link).await;
         }
         outcome.map_err(|(error, _)| error)?;
         // Only after the last answer is it known that nothing more will come.
         link.keep();
         Ok(())
+    }
+
+    /// A connection; `None` if others have asked for the rest while this waited for its turn, which
+    /// may be that of a much larger pull.
+    async fn open(&self, fresh: bool) -> Result<Option<Link>, TransferError> {
+        let turn = tokio::select! {
+            biased;
+            turn = self.links.turn(&self.peer) => turn?,
+            () = self.job.all_asked() => return Ok(None),
+        };
+        if self.job.is_asked() {
+            return Ok(None);
+        }
+        self.links.open(turn, self.slot_bytes, fresh).await.map(Some)
     }
 
     /// Keeps up to a window on its way, and takes the answers in order. With an error come the

@@ -10,6 +10,7 @@ use baton_arena::{Arena, RECORD_BYTES, WritePart};
 use baton_proto::block::BlockDescriptor;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use tokio::sync::Notify;
 
 /// What one request asks for, and where it goes.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Arrived {
 /// A pull. The leases lie in it, and the units that write to their slots.
 pub(super) struct Job {
     state: Mutex<State>,
+    /// Wakes who waits for a connection when nothing is left to ask for.
+    asked: Notify,
     counters: Counters,
     guards: Guards,
 }
@@ -94,12 +97,27 @@ impl Job {
                 queue.push_back(Unit { piece, cut, block, span: part, into });
             }
         }
-        Self { state: Mutex::new(State { work, queue, cuts }), counters, guards }
+        let state = Mutex::new(State { work, queue, cuts });
+        Self { state, asked: Notify::new(), counters, guards }
     }
 
     /// Whether everything has been asked for.
     pub(super) fn is_asked(&self) -> bool {
         lock(&self.state).queue.is_empty()
+    }
+
+    /// Waits until everything has been asked for. What is put back later is asked for by whoever
+    /// puts it back.
+    pub(super) async fn all_asked(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.asked.notified());
+            // From here on no wake-up is missed.
+            notified.as_mut().enable();
+            if self.is_asked() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Takes up to `bytes` to be asked for, but one unit at least if any is left.
@@ -119,6 +137,9 @@ impl Job {
             }
             taken += unit.bytes();
             units.push(unit);
+        }
+        if state.queue.is_empty() {
+            self.asked.notify_waiters();
         }
         units
     }

@@ -52,6 +52,13 @@ pub(super) struct Link {
     permit: OwnedSemaphorePermit,
 }
 
+/// One of a peer's connections may be used, or made.
+#[derive(Debug)]
+pub(super) struct Turn {
+    peer: Arc<PeerLinks>,
+    permit: OwnedSemaphorePermit,
+}
+
 impl Link {
     /// Makes the connection available to other pulls.
     pub(super) fn keep(self) {
@@ -70,19 +77,23 @@ impl Links {
         Self { token, options, tls, guards, peers: Mutex::default() }
     }
 
-    /// A connection to the peer, waiting while as many as allowed are in use. `fresh`: none that
-    /// was used before.
-    pub(super) async fn open(
-        &self,
-        peer: &Peer,
-        slot_bytes: usize,
-        fresh: bool,
-    ) -> Result<Link, TransferError> {
+    /// A turn to connect to the peer, waiting while as many as allowed are in use.
+    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, TransferError> {
         let peer = self.peer(peer)?;
         let permit = Arc::clone(&peer.permits)
             .acquire_owned()
             .await
             .expect("this semaphore is never closed");
+        Ok(Turn { peer, permit })
+    }
+
+    /// A connection to the peer. `fresh`: none that was used before.
+    pub(super) async fn open(
+        &self,
+        Turn { peer, permit }: Turn,
+        slot_bytes: usize,
+        fresh: bool,
+    ) -> Result<Link, TransferError> {
         loop {
             let Some(stream) = lock(&peer.idle).pop() else { break };
             if !fresh && stream.is_quiet() {

@@ -101,6 +101,14 @@ impl Tcp {
     }
 }
 
+#[cfg(test)]
+impl Tcp {
+    /// Uses one of a peer's connections for something else until it is dropped.
+    pub(crate) async fn occupy(&self, peer: &Peer) -> impl Sized {
+        self.links.turn(peer).await
+    }
+}
+
 impl Transport for Tcp {
     fn kind(&self) -> TransportKind {
         TransportKind::Tcp

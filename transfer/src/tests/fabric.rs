@@ -59,6 +59,7 @@ pub(crate) struct Exchange {
     once_opened: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// What becomes of the next push.
     pub(super) trouble: Mutex<Option<Trouble>>,
+    pairings: AtomicU32,
     /// The network carries calls, and nothing of RDMA.
     deaf: AtomicBool,
 }
@@ -106,10 +107,24 @@ impl Exchange {
         self.deaf.store(deaf, Ordering::Relaxed);
     }
 
+    /// Has the owner give all its connections up.
+    pub(super) fn fail_owner(&self) {
+        self.server().handles().iter().for_each(|handle| handle.fail(LinkFault::Device));
+    }
+
+    /// How often somebody has asked the owner to pair.
+    pub(super) fn pairings(&self) -> u32 {
+        self.pairings.load(Ordering::Relaxed)
+    }
+
+    /// The owner.
+    pub(super) fn server(&self) -> Server {
+        lock(&self.servers)[HERE].0.clone()
+    }
+
     /// Breaks all queue pairs of the owner behind its back.
     pub(super) fn break_owner(&self) {
-        let server = lock(&self.servers).get(HERE).map(|(server, _)| server.clone());
-        server.unwrap().adapter().break_pairs();
+        self.server().adapter().break_pairs();
     }
 
     pub(super) fn serve(
@@ -175,6 +190,7 @@ impl Calls {
 impl Signalling for Calls {
     fn pair(&self, uri: &str, request: PairRequest) -> Call<PairReply> {
         let exchange = Arc::clone(&self.exchange);
+        exchange.pairings.fetch_add(1, Ordering::Relaxed);
         let answer = self.call(uri, |server| async move { server.pair(request).await });
         Box::pin(async move {
             let answer = answer.await;

@@ -6,7 +6,7 @@ use super::*;
 use crate::guards::Guard;
 use crate::verbs::raw::{Raw, Status};
 use baton_arena::RECORD_BYTES;
-use baton_proto::internal::Window;
+use baton_proto::internal::{Part, Window};
 
 /// Refused by the owner's device.
 const REFUSED: Status = Status::RemoteAccess;
@@ -147,6 +147,103 @@ fn what_lies_beside_a_granted_slot_is_closed() {
                 continue;
             }
             assert_eq!(beside, Err(REFUSED), "{offset:#x}");
+        }
+        scene.owner.stop().await;
+    });
+}
+
+/// A slot that once held a long block and holds a short one now: what is left of the long one is
+/// nobody's business, and neither is what of a block was not asked for.
+#[test]
+fn what_a_grant_does_not_name_of_a_slot_is_closed() {
+    on_device(async {
+        let options = fabric::options();
+        let soft = options.device.device.as_ref().is_some_and(|name| name.starts_with("rxe"));
+        let mut scene = Scene::new(3, Guards::default()).await;
+        const SHORT: usize = SLOT_BYTES - 5000;
+        let lens = [SLOT_BYTES, SHORT, SLOT_BYTES];
+        let blocks: Vec<_> =
+            (1..).zip(lens).map(|(tag, len)| scene.owner.publish(tag, len)).collect();
+        let slots: Vec<u32> = blocks.iter().map(|block| block.slot.0).collect();
+        assert_eq!(slots, [0, 1, 2], "neighbours");
+        let part = Part { block: 0, offset: 100, bytes: 1000 };
+        let whole = |reads: &[(u64, bool)]| (Vec::new(), reads.to_vec());
+        let cases = [
+            (1, whole(&[(0, true), (SHORT as u64 - 64, true), (SHORT as u64 - 63, false)])),
+            (0, (vec![part], vec![(100, true), (1036, true), (99, false), (1037, false)])),
+        ];
+        for (block, (parts, reads)) in cases {
+            for (offset, open) in reads {
+                let mut caller = scene.caller().await;
+                let reply = caller.open_parts(&blocks[block..=block], parts.clone()).await;
+                let [window] = reply.windows[..] else { panic!("{:?}", reply.windows) };
+                let reach =
+                    parts.first().map_or(SHORT as u64, |part| u64::from(part.offset + part.bytes));
+                assert_eq!((window.bytes, window.slots), (reach, 1));
+                let read = caller.read(&window, offset, 64).await;
+                if open {
+                    let right = &content(block as u64 + 1, lens[block])[offset as usize..];
+                    assert_eq!(read.as_deref(), Ok(&right[..64]));
+                } else if !soft || options.registrations_only {
+                    assert_eq!(read, Err(REFUSED), "{offset} of block {block}");
+                }
+            }
+        }
+        // All three in one grant: the window of the first two ends with the second.
+        let caller = scene.caller().await;
+        let windows = caller.open(&blocks).await.windows;
+        let ends: u64 = windows.iter().map(|window| window.bytes).sum();
+        let stride = scene.owner.store.arena.layout().stride;
+        let joined = stride + SHORT as u64 + SLOT_BYTES as u64;
+        let cut = (SLOT_BYTES + SHORT + SLOT_BYTES) as u64;
+        assert!(ends == joined || ends == cut, "{windows:?}");
+        drop(caller);
+        scene.owner.stop().await;
+    });
+}
+
+#[test]
+fn a_grant_lasts_no_longer_than_the_first_of_its_leases() {
+    on_device(async {
+        let mut scene = Scene::new(2, Guards::default()).await;
+        let blocks = [1, 2].map(|tag| scene.owner.publish(tag, SLOT_BYTES));
+        let caller = scene.caller().await;
+        let short = BlockDescriptor { lease_remaining_ms: 300, ..blocks[0] };
+        assert!(caller.open(&[blocks[1], short]).await.remaining_ms <= 300);
+        // Whatever the caller says: the pool knows better.
+        let before = scene.owner.now();
+        scene.owner.advance(Duration::from_millis(59_800));
+        let remaining = caller.open(&blocks).await.remaining_ms;
+        assert!((150..200).contains(&remaining), "{remaining} ms since {before:?}");
+        scene.owner.stop().await;
+    });
+}
+
+/// Whoever ends a grant relies on its end, also if somebody else is about to end it already.
+#[test]
+fn a_close_returns_when_no_key_works_any_more() {
+    on_device(async {
+        let mut scene = Scene::new(1, Guards::default()).await;
+        for dying in [false, true] {
+            for tag in 1..10 {
+                let block = scene.owner.publish(tag, SLOT_BYTES);
+                let caller = scene.caller().await;
+                let grant = caller.open(&[block]).await.grant;
+                scene.owner.release(&block);
+                let first = async {
+                    if dying {
+                        scene.place.verbs.fail_owner();
+                    } else {
+                        caller.close(grant).await;
+                    }
+                };
+                let second = async {
+                    caller.close(grant).await;
+                    assert_eq!(scene.owner.store.counts().pinned, 0, "dying: {dying}");
+                };
+                futures_util::future::join(first, second).await;
+                caller.close(0).await;
+            }
         }
         scene.owner.stop().await;
     });

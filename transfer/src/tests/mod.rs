@@ -12,6 +12,7 @@ mod links;
 mod mapping;
 mod near;
 mod near_faults;
+mod pairing;
 mod parts;
 mod processes;
 mod push;

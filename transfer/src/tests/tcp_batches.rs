@@ -211,3 +211,26 @@ async fn a_wrong_head_anywhere_in_a_batch_ends_it() {
     let results = pull_two([refused, good(1), vec![0; 999]].concat()).await;
     assert!(results.iter().all(|result| matches!(result, Err(TransferError::Lost { .. }))));
 }
+
+/// Others may keep connections busy for as long as they like.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_needs_no_more_connections_does_not_wait_for_one() {
+    let mut place = Place::new(TransportKind::Tcp);
+    let owner = Owner::start(&mut place, Store::new(8, SLOT_BYTES), 1, Guards::default()).await;
+    let puller = Puller::new(&place, Guards::default());
+    let options = TcpOptions {
+        connections_per_peer: 2,
+        bytes_per_connection: SLOT_BYTES as u64,
+        ..TcpOptions::default()
+    };
+    let tcp = Tcp::new(puller.local.clone(), options);
+    let blocks: Vec<_> = (1..=4).map(|tag| owner.publish(tag, SLOT_BYTES)).collect();
+    let occupied = tcp.occupy(&owner.peer).await;
+    let pull = tcp.pull(&owner.peer, puller.pulls(&blocks), Duration::from_hours(1)).settle();
+    let settled = tokio::time::timeout(SOON, pull).await.expect("it does not wait for the other");
+    assert_eq!(puller.judge(settled, &blocks), vec![Ok(()); 4]);
+    drop(occupied);
+    drop(tcp);
+    puller.finish().await;
+    owner.stop().await;
+}

@@ -4,18 +4,17 @@ use super::VerbsOptions;
 use super::driver::{Driver, Handle};
 use super::lanes::{Lanes, Order};
 use super::rdma::{
-    ArenaRegion, AsyncEvent, AsyncEvents, CompletionQueue, Device, DeviceError, PairOptions,
+    ArenaRegion, AsyncEvent, CompletionQueue, Device, DeviceError, PairOptions, Port,
     ProtectionDomain, QueuePair, Ready, RemoteEnd, Reset, Rights,
 };
+use super::reports::{Hearing, Reports};
 use crate::{Counters, LinkFault, Op};
 use baton_arena::Arena;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// Events of the device that a connection may be behind.
-const EVENTS: usize = 64;
 /// Immediates that may be on their way on one queue pair.
 const RECEIVES: u32 = 16;
 
@@ -31,7 +30,7 @@ struct Inner {
     /// What all connections share where windows open single stretches of it. Where there are none,
     /// a key opens its stretch to all queue pairs of a domain, so that each connection gets its own.
     shared: Option<Domain>,
-    events: broadcast::Sender<AsyncEvent>,
+    reports: Reports,
     #[cfg(test)]
     fuses: std::sync::Mutex<Vec<super::rdma::Fuse>>,
     _listening: AbortOnDropHandle<()>,
@@ -49,6 +48,8 @@ pub(crate) struct Domain {
 /// Queue pairs that know of no peer yet.
 pub(crate) struct Unpaired {
     pub(crate) domain: Domain,
+    /// The port that they leave by.
+    pub(crate) port: Port,
     pub(crate) pairs: Vec<QueuePair<Reset>>,
     completions: CompletionQueue,
 }
@@ -60,6 +61,7 @@ pub(crate) struct Paired {
     /// Its queue pairs' numbers and its completion queue's id, as the device's events say them.
     numbers: Vec<u32>,
     queue: u64,
+    hearing: Hearing,
 }
 
 impl Adapter {
@@ -69,15 +71,18 @@ impl Adapter {
         let device = Device::open(&options.device)?;
         let windows = device.limits().type_2b_windows && !options.registrations_only;
         let shared = windows.then(|| Domain::new(&device, arena, true)).transpose()?;
-        let events = broadcast::Sender::new(EVENTS);
+        let reports = Reports::default();
+        let events = futures_util::stream::unfold(device.events()?, |mut events| async {
+            Some((events.next().await, events))
+        });
         // It ends with the last handle on the adapter, so that nobody has to wait for it.
-        let listening = TaskTracker::new().spawn(listen(device.events()?, events.clone()));
+        let listening = TaskTracker::new().spawn(reports.clone().listen(events));
         Ok(Self(Arc::new(Inner {
             device,
             arena: arena.clone(),
             options: options.clone(),
             shared,
-            events,
+            reports,
             #[cfg(test)]
             fuses: std::sync::Mutex::default(),
             _listening: AbortOnDropHandle::new(listening),
@@ -99,21 +104,39 @@ impl Adapter {
         &self.0.options
     }
 
-    /// Makes up to `count` queue pairs whose peers may use them as `rights` say.
-    pub(crate) fn unpaired(&self, count: usize, rights: Rights) -> Result<Unpaired, DeviceError> {
-        let Inner { device, arena, options, shared, .. } = &*self.0;
+    /// Makes up to `count` queue pairs whose peers may use them as `rights` say. The calls that this
+    /// takes may block, and do so in a task of `tasks`.
+    pub(crate) async fn unpaired(
+        &self,
+        tasks: &TaskTracker,
+        count: usize,
+        rights: Rights,
+    ) -> Result<Unpaired, DeviceError> {
+        let adapter = self.clone();
+        blocking(tasks, move || adapter.unpaired_now(count, rights)).await
+    }
+
+    fn unpaired_now(&self, count: usize, rights: Rights) -> Result<Unpaired, DeviceError> {
+        let Inner { device, arena, options, shared, reports, .. } = &*self.0;
+        if reports.is_over() {
+            return Err(DeviceError::Lost { device: device.name().to_owned() });
+        }
+        let port = device.port_now()?;
         let domain = match shared {
             Some(domain) => domain.clone(),
             None => Domain::new(device, arena, false)?,
         };
+        let count = count.clamp(1, options.queue_pairs.max(1));
         let sends = self.depth() + 1;
-        let entries = (sends + RECEIVES) * count as u32;
-        let completions = CompletionQueue::new(device, entries.min(device.limits().completions))?;
+        // More than there are refused, with the number that was asked for.
+        let each = sends.saturating_add(RECEIVES);
+        let entries = each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let completions = CompletionQueue::new(device, entries)?;
         let pair = PairOptions { sends, receives: RECEIVES, rights };
-        let pairs = (0..count.clamp(1, options.queue_pairs.max(1)))
+        let pairs = (0..count)
             .map(|_| QueuePair::new(&domain.pd, &completions, pair))
             .collect::<Result<_, _>>()?;
-        Ok(Unpaired { domain, pairs, completions })
+        Ok(Unpaired { domain, port, pairs, completions })
     }
 
     /// Work requests outstanding on one queue pair; one more fits, to mark its end.
@@ -127,18 +150,31 @@ impl Adapter {
         self.0.options.message_bytes.min(self.0.device.limits().message_bytes).max(1)
     }
 
-    /// Connects queue pairs to their other ends, in order; those without one are dropped.
-    pub(crate) fn connect(
+    /// Connects queue pairs to their other ends, in order; those without one are dropped. In a task
+    /// of `tasks`, as [`unpaired`](Self::unpaired).
+    pub(crate) async fn connect(
+        &self,
+        tasks: &TaskTracker,
+        unpaired: Unpaired,
+        ends: Vec<RemoteEnd>,
+        counted: (Counters, Op),
+    ) -> Result<Paired, DeviceError> {
+        let adapter = self.clone();
+        blocking(tasks, move || adapter.connect_now(unpaired, &ends, counted)).await
+    }
+
+    fn connect_now(
         &self,
         unpaired: Unpaired,
         ends: &[RemoteEnd],
-        counters: &Counters,
-        op: Op,
+        (counters, op): (Counters, Op),
     ) -> Result<Paired, DeviceError> {
-        let Unpaired { pairs, completions, .. } = unpaired;
+        let Unpaired { port, pairs, completions, .. } = unpaired;
+        // What happens to the queue pairs from here on is heard by whoever drives them.
+        let hearing = self.0.reports.subscribe();
         let mut ready = Vec::with_capacity(ends.len());
         for (pair, end) in pairs.into_iter().zip(ends) {
-            let mut pair = pair.connect(end)?;
+            let mut pair = pair.connect(&port, end)?;
             pair.post_receives(RECEIVES).map_err(|error| DeviceError::Call {
                 call: "ibv_post_recv",
                 source: error.source,
@@ -149,41 +185,27 @@ impl Adapter {
         }
         let options = self.options();
         let (numbers, queue) = (ready.iter().map(QueuePair::number).collect(), completions.id());
-        let lanes = Lanes::new(ready, completions, options.chain, counters.clone(), op);
+        let lanes = Lanes::new(ready, completions, options.chain, counters, op);
         let (driver, handle) = Driver::new(lanes, self.depth(), options.chain, options.spin);
-        Ok(Paired { handle, driver, numbers, queue })
+        Ok(Paired { handle, driver, numbers, queue, hearing })
     }
 
     /// Runs a connection until it ends, and gives it up when the device says that it is over.
     pub(crate) async fn drive(&self, paired: Paired) -> LinkFault {
-        let mut events = self.0.events.subscribe();
-        let Paired { handle, driver, numbers, queue } = paired;
+        let Paired { handle, driver, numbers, queue, hearing } = paired;
         // Whoever uses the connection holds it; this only looks after it.
         drop(handle);
         let breaker = driver.breaker();
         let concerns = |event| match event {
-            Ok(AsyncEvent::QueuePairFatal { number }) => numbers.contains(&number),
-            Ok(AsyncEvent::CompletionQueueError { queue: broken }) => broken == queue,
-            Ok(
-                AsyncEvent::PortError { port }
-                | AsyncEvent::GidChange { port }
-                | AsyncEvent::LidChange { port },
-            ) => port == self.device().port().number,
-            // Whoever missed events does not know whether its own was among them.
-            Ok(AsyncEvent::DeviceFatal) | Err(RecvError::Lagged(_)) => true,
-            Ok(AsyncEvent::PortActive { .. } | AsyncEvent::Other { .. })
-            | Err(RecvError::Closed) => false,
+            AsyncEvent::QueuePairFatal { number } => numbers.contains(&number),
+            AsyncEvent::CompletionQueueError { queue: broken } => broken == queue,
+            AsyncEvent::PortError { port }
+            | AsyncEvent::GidChange { port }
+            | AsyncEvent::LidChange { port } => port == self.device().port().number,
+            AsyncEvent::DeviceFatal => true,
+            AsyncEvent::PortActive { .. } | AsyncEvent::Other { .. } => false,
         };
-        let running = driver.run();
-        tokio::pin!(running);
-        loop {
-            tokio::select! {
-                fault = &mut running => return fault,
-                event = events.recv() => if concerns(event) {
-                    breaker.fail(LinkFault::Device);
-                },
-            }
-        }
+        hearing.watch(driver.run(), concerns, &breaker).await
     }
 }
 
@@ -195,21 +217,14 @@ impl Domain {
     }
 }
 
-/// Tells all connections what the device says.
-async fn listen(mut from: AsyncEvents, to: broadcast::Sender<AsyncEvent>) {
-    loop {
-        match from.next().await {
-            Ok(event) => {
-                tracing::debug!(?event, "the RDMA device says");
-                // Nobody listens while there is no connection.
-                let _ = to.send(event);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "events of the RDMA device are not heard any more");
-                return;
-            }
-        }
-    }
+/// Runs system calls that may take long where that holds up nobody.
+async fn blocking<T: Send + 'static>(
+    tasks: &TaskTracker,
+    run: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
+) -> Result<T, DeviceError> {
+    let ended =
+        |error| DeviceError::Call { call: "a blocking task", source: io::Error::other(error) };
+    tasks.spawn_blocking(run).await.map_err(ended)?
 }
 
 impl fmt::Debug for Adapter {

@@ -6,15 +6,18 @@ use super::driver::{Driver, Handle, Stop, Until};
 use super::lanes::{Lanes, Order, SharedWindow};
 use super::opening::{Opening, revoke, shut};
 use super::rdma::null::{self, Strings};
-use super::rdma::{Remote, RemoteKey, Rights, Sending, Status};
+use super::rdma::{AsyncEvent, DeviceError, Remote, RemoteKey, Rights, Sending, Status};
+use super::reports::{Hearing, Reports};
 use crate::{Counters, LinkFault, Op, TransportKind};
 use baton_arena::{Layout, Shape};
+use futures_util::{StreamExt, stream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 struct Rig {
     handle: Handle<Order>,
@@ -231,4 +234,49 @@ async fn what_can_neither_be_closed_nor_cut_off_is_kept() {
     assert!(matches!(kept, Err(Some(_))));
     let kept = shut(&rig.handle, sticky(2)).await;
     assert!(kept.is_err());
+}
+
+/// Runs a connection that hears of the device as it does in an adapter, concerned by events of
+/// port 1.
+fn heard(hearing: Hearing) -> (Handle<Order>, JoinHandle<LinkFault>) {
+    let (completions, strings) = null::completions(64);
+    let lanes = Lanes::new(vec![strings.pair(0)], completions, 4, Counters::default(), Op::Pull);
+    let (driver, handle) = Driver::new(lanes, 16, 4, Duration::ZERO);
+    let breaker = driver.breaker();
+    let concerns = |event| event == AsyncEvent::GidChange { port: 1 };
+    let driving = tokio::runtime::Handle::current()
+        .spawn(async move { hearing.watch(driver.run(), concerns, &breaker).await });
+    (handle, driving)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_hears_what_the_device_said_while_it_was_set_up() {
+    let reports = Reports::default();
+    let hearing = reports.subscribe();
+    let said = [2, 1].map(|port| Ok(AsyncEvent::GidChange { port }));
+    // Only now does anybody listen; the device says nothing more, and stays.
+    let events = stream::iter(said).chain(stream::pending());
+    let _listening = AbortOnDropHandle::new(
+        tokio::runtime::Handle::current().spawn(reports.clone().listen(events)),
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (_handle, driving) = heard(hearing);
+    assert_eq!(driving.await.unwrap(), LinkFault::Device);
+    let (other, driving) = heard(reports.subscribe());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(other.alive() && !reports.is_over(), "what came before is of no concern");
+    drop(other);
+    assert_eq!(driving.await.unwrap(), LinkFault::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_end_when_the_device_is_not_heard_any_more() {
+    let reports = Reports::default();
+    let (_before, driving) = heard(reports.subscribe());
+    let lost = DeviceError::Lost { device: "null".into() };
+    reports.clone().listen(stream::iter([Err(lost)])).await;
+    assert_eq!(driving.await.unwrap(), LinkFault::Device);
+    assert!(reports.is_over());
+    let (_after, driving) = heard(reports.subscribe());
+    assert_eq!(driving.await.unwrap(), LinkFault::Device);
 }

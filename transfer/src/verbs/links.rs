@@ -176,9 +176,6 @@ impl Links {
         if let Some(known) = peers.get(&key) {
             return Ok(Arc::clone(known));
         }
-        // Another run of this worker is over, or soon will be.
-        let same = peers.extract_if(|known, _| known.worker == key.worker);
-        let over: Vec<_> = same.map(|(_, link)| link).collect();
         let limit = self.adapter.options().peers;
         if peers.len() >= limit {
             // A connection is only closed for another if nobody uses it.
@@ -204,11 +201,19 @@ impl Links {
             again: AtomicBool::default(),
         });
         peers.insert(key, Arc::clone(&known));
-        drop(peers);
-        for link in over {
+        Ok(known)
+    }
+
+    /// Another run of this worker is over, now that this one has answered. Not before: whoever asks
+    /// for a run may be behind the times.
+    fn close_other_runs(&self, key: &Key) {
+        let others: Vec<_> = {
+            let mut peers = lock(&self.peers);
+            peers.extract_if(|known, _| known.worker == key.worker && known != key).collect()
+        };
+        for (_, link) in others {
             link.close(LinkFault::Closed);
         }
-        Ok(known)
     }
 
     /// Pairs queue pairs with the peer, within the time for that, and keeps the connection.
@@ -238,6 +243,7 @@ impl Links {
                 }
                 *lock(&known.current) = Some(Arc::clone(&link));
                 *lock(&known.health) = Health::default();
+                self.close_other_runs(&known.key);
                 Ok(link)
             }
             Err(error) => {
@@ -280,7 +286,9 @@ impl Links {
     async fn try_pair(&self, key: &Key) -> Result<(Link, Paired), TransferError> {
         let options = self.adapter.options();
         // The owner writes where a window lets it.
-        let unpaired = self.adapter.unpaired(options.queue_pairs, Rights::WRITE).map_err(device)?;
+        let tasks = &self.local.tasks;
+        let unpaired = self.adapter.unpaired(tasks, options.queue_pairs, Rights::WRITE).await;
+        let unpaired = unpaired.map_err(device)?;
         let layout = self.local.arena.layout();
         let request = PairRequest {
             worker: self.identity.worker.0,
@@ -288,13 +296,13 @@ impl Links {
             peer_worker: key.worker.0,
             peer_incarnation: key.incarnation.0,
             slot_bytes: layout.shape.slot_bytes as u64,
-            port: Some(port_to_wire(self.adapter.device())),
+            port: Some(port_to_wire(&unpaired.port, self.adapter.device().limits())),
             queue_pairs: unpaired.pairs.iter().map(end_to_wire).collect(),
         };
         let reply = self.signalling.pair(&key.uri, request).await?;
         judged(reply.status)?;
         let connection = reply.connection;
-        let connected = self.connected(key, &reply, unpaired);
+        let connected = self.connected(key, &reply, unpaired).await;
         if connected.is_err() {
             self.tell_close(&key.uri, connection, 0);
         }
@@ -302,7 +310,7 @@ impl Links {
     }
 
     /// Checks what the owner answered, and connects to it.
-    fn connected(
+    async fn connected(
         &self,
         key: &Key,
         reply: &PairReply,
@@ -335,10 +343,9 @@ impl Links {
             return Err(broken("windows in another order than the queue pairs"));
         }
         let domain = unpaired.domain.clone();
-        let paired = self
-            .adapter
-            .connect(unpaired, &ends, &self.local.counters, Op::Pull)
-            .map_err(device)?;
+        let counted = (self.local.counters.clone(), Op::Pull);
+        let paired = self.adapter.connect(&self.local.tasks, unpaired, ends, counted).await;
+        let paired = paired.map_err(device)?;
         let link = Link {
             uri: key.uri.clone(),
             connection: reply.connection,

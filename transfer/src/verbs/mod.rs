@@ -19,6 +19,7 @@ mod push;
 #[cfg(test)]
 pub(crate) mod raw;
 mod rdma;
+mod reports;
 mod requests;
 mod route;
 mod server;

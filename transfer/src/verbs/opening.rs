@@ -4,7 +4,7 @@
 use super::adapter::Domain;
 use super::driver::{Handle, Stop, Until};
 use super::lanes::{Memory, Order, SharedWindow};
-use super::plan::{deal, runs};
+use super::plan::{Extent, deal, most_slots, runs};
 use super::rdma::{Bindable, DeviceError, Local, MemoryWindow, RemoteKey, RemoteRegion, Rights};
 use crate::LinkFault;
 use crate::caller::lock;
@@ -39,6 +39,8 @@ struct Door {
     on: Bindable,
     stretch: Local,
     rights: Rights,
+    /// The start of its first slot, which may lie before the stretch.
+    address: u64,
     first_slot: u32,
     slots: u32,
 }
@@ -49,27 +51,31 @@ enum Key {
 }
 
 impl Opening {
-    /// Keys for runs of adjacent slots, dealt to these queue pairs. The slots have to exist.
+    /// Keys for runs of adjacent bytes, and nothing beside them, dealt to these queue pairs. The
+    /// slots have to exist.
     pub(crate) fn of_slots(
         domain: &Domain,
         arena: &Arena,
-        slots: impl IntoIterator<Item = u32>,
+        extents: impl IntoIterator<Item = Extent>,
         lanes: Range<usize>,
         rights: Rights,
     ) -> Result<Self, DeviceError> {
         let layout = arena.layout();
         let (stride, slot_bytes) = (layout.stride, layout.shape.slot_bytes as u64);
         let least = SHARE_BYTES.div_ceil(stride);
-        let most = (u64::from(u32::MAX) / stride).max(1);
-        let clamp = |slots: u64| u32::try_from(slots).unwrap_or(u32::MAX);
+        let least = u32::try_from(least).unwrap_or(u32::MAX);
+        let runs = runs(extents, slot_bytes);
         let mut opening = Self::default();
-        for (lane, run) in deal(&runs(slots), lanes.len(), clamp(least), clamp(most)) {
-            let bytes = u64::from(run.slots - 1) * stride + slot_bytes;
-            let Some(stretch) = domain.region.map().slots(run.first, 0, bytes) else {
+        for (lane, run) in deal(&runs, lanes.len(), (least, most_slots(stride)), slot_bytes) {
+            let bytes = u64::from(run.slots - 1) * stride + run.last - run.start;
+            let Some(stretch) = domain.region.map().slots(run.first, run.start, bytes) else {
                 continue;
             };
             let what = (Memory::Arena(domain.region.clone()), stretch, rights);
             opening.add(domain, arena, what, lanes.start + lane, (run.first, run.slots))?;
+            if let Some(door) = opening.doors.last_mut() {
+                door.address -= run.start;
+            }
         }
         Ok(opening)
     }
@@ -94,8 +100,8 @@ impl Opening {
                 }
             })
         };
-        let on = on.bindable();
-        self.doors.push(Door { key, lane, on, stretch, rights, first_slot, slots });
+        let (on, address) = (on.bindable(), stretch.address());
+        self.doors.push(Door { key, lane, on, stretch, rights, address, first_slot, slots });
         Ok(())
     }
 
@@ -151,9 +157,9 @@ impl Opening {
     pub(crate) fn to_wire(&self) -> Vec<Window> {
         let window = |door: &Door| Window {
             queue_pair: door.lane as u32,
-            address: door.stretch.address(),
+            address: door.address,
             rkey: door.key.remote().to_wire(),
-            bytes: u64::from(door.stretch.bytes()),
+            bytes: door.stretch.address() - door.address + u64::from(door.stretch.bytes()),
             first_slot: door.first_slot,
             slots: door.slots,
         };
@@ -261,6 +267,7 @@ impl Opening {
             on: null::bindable(),
             stretch: stretch.expect("such an arena has a slot"),
             rights: Rights::READ,
+            address: 0,
             first_slot: 0,
             slots: 1,
         };

@@ -4,13 +4,29 @@
 //! puller sees pairs of slots and merges those that are adjacent on both sides into one *stretch*,
 //! which is one work request.
 
-/// Adjacent slots.
+/// Bytes of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Extent {
+    /// The slot.
+    pub(crate) slot: u32,
+    /// First byte.
+    pub(crate) start: u64,
+    /// One past the last byte.
+    pub(crate) end: u64,
+}
+
+/// Adjacent slots: all bytes but, perhaps, the first ones of the first and the last ones of the
+/// last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Run {
     /// The first of them.
     pub(crate) first: u32,
     /// How many.
     pub(crate) slots: u32,
+    /// First byte, in the first slot.
+    pub(crate) start: u64,
+    /// One past the last byte, in the last slot.
+    pub(crate) last: u64,
 }
 
 impl Run {
@@ -20,25 +36,51 @@ impl Run {
     }
 }
 
-/// Sorted, without repetitions, and adjacent slots joined.
-pub(crate) fn runs(slots: impl IntoIterator<Item = u32>) -> Vec<Run> {
-    let mut slots: Vec<u32> = slots.into_iter().collect();
-    slots.sort_unstable();
-    slots.dedup();
+/// Sorted, without repetitions, and adjacent bytes joined: across slots only where one is wanted to
+/// its last byte, `full`, and the next from its first. What lies behind a short block is somebody
+/// else's. Several stretches of one slot are one, with what is between them.
+pub(crate) fn runs(extents: impl IntoIterator<Item = Extent>, full: u64) -> Vec<Run> {
+    let mut extents: Vec<Extent> = extents.into_iter().collect();
+    extents.sort_unstable();
+    // Those of one slot are in the order of their starts.
+    extents.dedup_by(|next, kept| {
+        let same = next.slot == kept.slot;
+        if same {
+            kept.end = kept.end.max(next.end);
+        }
+        same
+    });
     let mut runs: Vec<Run> = Vec::new();
-    for slot in slots {
+    for Extent { slot, start, end } in extents {
         match runs.last_mut() {
-            Some(run) if run.end() == slot => run.slots += 1,
-            _ => runs.push(Run { first: slot, slots: 1 }),
+            Some(run) if run.end() == slot && run.last == full && start == 0 => {
+                run.slots += 1;
+                run.last = end;
+            }
+            _ => runs.push(Run { first: slot, slots: 1, start, last: end }),
         }
     }
     runs
 }
 
+/// A window of type 2 has at most so many bytes on some cards (mlx5).
+const WINDOW_BYTES: u64 = 1 << 31;
+
+/// Slots that fit a window, of `stride` bytes each.
+pub(crate) fn most_slots(stride: u64) -> u32 {
+    u32::try_from((WINDOW_BYTES / stride.max(1)).max(1)).unwrap_or(u32::MAX)
+}
+
 /// Deals runs to `queue_pairs` so that each gets about as many slots as any other: runs are cut
 /// where a queue pair has its share. A share is at least `least` slots, so that little work does
-/// not need many windows. A run has at most `most` slots: a window has so many bytes at most.
-pub(crate) fn deal(runs: &[Run], queue_pairs: usize, least: u32, most: u32) -> Vec<(usize, Run)> {
+/// not need many windows. A run has at most `most` slots: a window has so many bytes at most. Where
+/// one is cut, slots end at `full`.
+pub(crate) fn deal(
+    runs: &[Run],
+    queue_pairs: usize,
+    (least, most): (u32, u32),
+    full: u64,
+) -> Vec<(usize, Run)> {
     let total: u64 = runs.iter().map(|run| u64::from(run.slots)).sum();
     let share = total.div_ceil(queue_pairs.max(1) as u64).max(u64::from(least)).max(1);
     let mut dealt = Vec::new();
@@ -50,9 +92,11 @@ pub(crate) fn deal(runs: &[Run], queue_pairs: usize, least: u32, most: u32) -> V
                 (queue_pair, left) = (queue_pair + 1, share);
             }
             let slots = u32::try_from(left).unwrap_or(u32::MAX).min(rest.slots).min(most.max(1));
-            dealt.push((queue_pair, Run { first: rest.first, slots }));
+            let last = if slots == rest.slots { rest.last } else { full };
+            dealt.push((queue_pair, Run { slots, last, ..rest }));
             left -= u64::from(slots);
-            rest = Run { first: rest.first + slots, slots: rest.slots - slots };
+            let (first, slots) = (rest.first + slots, rest.slots - slots);
+            rest = Run { first, slots, start: 0, last: rest.last };
         }
     }
     dealt
@@ -117,10 +161,46 @@ mod tests {
 
     #[test]
     fn adjacent_slots_are_one_run() {
-        let run = |first, slots| Run { first, slots };
-        assert_eq!(runs([7, 3, 4, 5, 3, 9]), [run(3, 3), run(7, 1), run(9, 1)]);
-        assert_eq!(runs([]), []);
-        assert_eq!(runs([u32::MAX - 1]), [run(u32::MAX - 1, 1)]);
+        let run = |first, slots| Run { first, slots, start: 0, last: FULL };
+        assert_eq!(whole_runs([7, 3, 4, 5, 3, 9]), [run(3, 3), run(7, 1), run(9, 1)]);
+        assert_eq!(whole_runs([]), []);
+        assert_eq!(whole_runs([u32::MAX - 1]), [run(u32::MAX - 1, 1)]);
+    }
+
+    const FULL: u64 = 100;
+
+    fn whole_runs(slots: impl IntoIterator<Item = u32>) -> Vec<Run> {
+        runs(slots.into_iter().map(|slot| Extent { slot, start: 0, end: FULL }), FULL)
+    }
+
+    #[test]
+    fn nothing_beside_what_was_asked_for_is_in_a_run() {
+        let bytes = |slot, start, end| Extent { slot, start, end };
+        let run = |first, slots, start, last| Run { first, slots, start, last };
+        // Short blocks, one behind the other.
+        let short = [bytes(1, 0, 60), bytes(2, 0, 60), bytes(4, 0, 100)];
+        assert_eq!(runs(short, FULL), [run(1, 1, 0, 60), run(2, 1, 0, 60), run(4, 1, 0, 100)]);
+        // A run may begin late and end early, but has no holes.
+        let parts = [bytes(1, 30, 100), bytes(2, 0, 100), bytes(3, 0, 7), bytes(4, 1, 100)];
+        assert_eq!(runs(parts, FULL), [run(1, 3, 30, 7), run(4, 1, 1, 100)]);
+        // Several parts of one block, in any order; and the block itself beside a part of it.
+        let several = [bytes(1, 70, 80), bytes(1, 10, 20), bytes(2, 5, 6), bytes(2, 0, 100)];
+        assert_eq!(runs(several, FULL), [run(1, 1, 10, 80), run(2, 1, 0, 100)]);
+        // Cuts keep both ends.
+        let dealt = deal(&[run(1, 5, 30, 7)], 2, (1, 2), FULL);
+        let cut = [(0, run(1, 2, 30, 100)), (0, run(3, 1, 0, 100)), (1, run(4, 2, 0, 7))];
+        assert_eq!(dealt, cut);
+    }
+
+    #[test]
+    fn a_window_is_not_larger_than_cards_allow() {
+        for stride in [1, 4096, (1 << 20) + 4096, 3 << 28, 1 << 31] {
+            let slots = u64::from(most_slots(stride));
+            assert!(slots >= 1 && slots * stride <= 1 << 31, "{stride}");
+            assert!((slots + 1) * stride > 1 << 31, "{stride}: no more windows than needed");
+        }
+        // A slot is never cut.
+        assert_eq!(most_slots(1 << 33), 1);
     }
 
     #[test]
@@ -222,7 +302,7 @@ mod tests {
             slots in proptest::collection::vec(0u32..200, 0..100),
         ) {
             let wanted: BTreeSet<u32> = slots.iter().copied().collect();
-            let runs = runs(slots);
+            let runs = whole_runs(slots);
             let held: Vec<u32> = runs.iter().flat_map(|run| run.first..run.end()).collect();
             prop_assert_eq!(held, wanted.into_iter().collect::<Vec<_>>());
             prop_assert!(runs.windows(2).all(|pair| pair[0].end() < pair[1].first));
@@ -235,9 +315,9 @@ mod tests {
             least in 0u32..20,
             most in 1u32..40,
         ) {
-            let runs = runs(slots);
+            let runs = whole_runs(slots);
             let total: u32 = runs.iter().map(|run| run.slots).sum();
-            let dealt = deal(&runs, queue_pairs, least, most);
+            let dealt = deal(&runs, queue_pairs, (least, most), FULL);
             let slots = |run: &Run| run.first..run.end();
             let before: Vec<u32> = runs.iter().flat_map(slots).collect();
             let after: Vec<u32> = dealt.iter().flat_map(|(_, run)| slots(run)).collect();

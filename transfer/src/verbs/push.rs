@@ -6,6 +6,7 @@ use super::driver::{Stop, Until};
 use super::lanes::Memory;
 use super::links::{Expected, Link, Links, device};
 use super::opening::{Opening, by, revoke, shut};
+use super::plan::Extent;
 use super::pull::{Attempt, Cargo, Landing, hear, item, linked, parts, unanswered, verified};
 use super::rdma::{DeviceError, Rights};
 use super::signal::{SignalError, judged};
@@ -108,8 +109,16 @@ fn prepare(
 ) -> Result<(Opening, Cargo), DeviceError> {
     let open = work.open();
     let arena = &links.local.arena;
-    let slots = open.iter().map(|&piece| work.slot(piece));
-    let mut opening = Opening::of_slots(&link.domain, arena, slots, lane..lane + 1, Rights::WRITE)?;
+    let extents = open.iter().map(|&piece| {
+        let (slot, span) = (work.slot(piece), work.span(piece));
+        // A whole block may have all of its slot, so that neighbours share a window; beside a part
+        // may lie what another owner has sent.
+        let range =
+            if span.is_whole(work.block(piece)) { 0..arena.slot_bytes() } else { span.range() };
+        Extent { slot, start: range.start as u64, end: range.end as u64 }
+    });
+    let lanes = lane..lane + 1;
+    let mut opening = Opening::of_slots(&link.domain, arena, extents, lanes, Rights::WRITE)?;
     let records = link.scratch()?;
     let bytes = open.len() * RECORD_BYTES;
     // What an earlier pull left there must not pass for what comes now.

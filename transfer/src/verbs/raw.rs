@@ -13,7 +13,7 @@ use crate::Peer;
 use baton_arena::Arena;
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::WorkerId;
-use baton_proto::internal::{CloseRequest, OpenReply, OpenRequest, PairRequest, Window};
+use baton_proto::internal::{CloseRequest, OpenReply, OpenRequest, PairRequest, Part, Window};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ impl Raw {
         let device = Device::open(&options.device).unwrap();
         let pd = ProtectionDomain::new(&device).unwrap();
         let region = ArenaRegion::register(&pd, &arena, false).unwrap();
+        let port = device.port();
         let completions = CompletionQueue::new(&device, 64).unwrap();
         let wanted = PairOptions { sends: 8, receives: 1, rights: Rights::NONE };
         let pairs: Vec<_> =
@@ -56,15 +57,16 @@ impl Raw {
             peer_worker: peer.worker.0,
             peer_incarnation: peer.incarnation.0,
             slot_bytes: arena.slot_bytes() as u64,
-            port: Some(port_to_wire(&device)),
+            port: Some(port_to_wire(&port, device.limits())),
             queue_pairs: pairs.iter().map(end_to_wire).collect(),
         };
         let uri = peer.endpoints.verbs.clone().unwrap();
         let reply = calls.pair(&uri, request).await.unwrap();
         judged(reply.status).unwrap();
-        let port = reply.port.unwrap();
-        let ends = reply.queue_pairs.iter().map(|&end| remote_end(&port, end).unwrap());
-        let pairs = pairs.into_iter().zip(ends).map(|(pair, end)| pair.connect(&end).unwrap());
+        let theirs = reply.port.unwrap();
+        let ends = reply.queue_pairs.iter().map(|&end| remote_end(&theirs, end).unwrap());
+        let pairs =
+            pairs.into_iter().zip(ends).map(|(pair, end)| pair.connect(&port, &end).unwrap());
         let (pairs, connection, records) = (pairs.collect(), reply.connection, reply.records);
         let chain = Chain::new(1);
         Self { calls, uri, connection, arena, region, completions, chain, pairs, records }
@@ -72,8 +74,17 @@ impl Raw {
 
     /// Has the owner open blocks.
     pub(crate) async fn open(&self, blocks: &[BlockDescriptor]) -> OpenReply {
+        self.open_parts(blocks, Vec::new()).await
+    }
+
+    /// The same, of some blocks only parts.
+    pub(crate) async fn open_parts(
+        &self,
+        blocks: &[BlockDescriptor],
+        parts: Vec<Part>,
+    ) -> OpenReply {
         let blocks = blocks.iter().map(Into::into).collect();
-        let request = OpenRequest { connection: self.connection, blocks, parts: Vec::new() };
+        let request = OpenRequest { connection: self.connection, blocks, parts };
         let reply = self.calls.open(&self.uri, request).await.unwrap();
         judged(reply.status).unwrap();
         reply.statuses.iter().for_each(|&status| judged(status).unwrap());

@@ -3,7 +3,7 @@
 //! The messages are those of `baton.internal.v1.Fabric`. This crate carries them nowhere: a worker
 //! implements [`Signalling`] over the channels that it has to its peers, which are authenticated.
 
-use super::rdma::{Device, Gid, QueuePair, RemoteEnd};
+use super::rdma::{Gid, Limits, Port, QueuePair, RemoteEnd};
 use crate::{Refused, TransferError};
 use baton_proto::internal::{
     CloseReply, CloseRequest, OpenReply, OpenRequest, PairReply, PairRequest, PortEnd, PushReply,
@@ -77,8 +77,7 @@ pub(crate) fn status<T>(result: &Result<T, Refused>) -> u32 {
 }
 
 /// A port as it travels.
-pub(crate) fn port_to_wire(device: &Device) -> PortEnd {
-    let (port, limits) = (device.port(), device.limits());
+pub(crate) fn port_to_wire(port: &Port, limits: Limits) -> PortEnd {
     PortEnd {
         gid: port.gid.0.to_vec(),
         lid: u32::from(port.lid),

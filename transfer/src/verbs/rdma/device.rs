@@ -69,6 +69,8 @@ pub(super) struct Inner {
     name: String,
     limits: Limits,
     port: Port,
+    /// The index that was chosen, if one was.
+    gid_index: Option<u8>,
 }
 
 /// An open context, closed on drop.
@@ -137,6 +139,13 @@ impl Device {
     /// The port that is used, as it was when the device was opened.
     pub fn port(&self) -> Port {
         self.0.port
+    }
+
+    /// The port that is used, as it is now: addresses, and with them their places in the table, may
+    /// have changed. Reads /sys: not for a thread that must not block.
+    pub fn port_now(&self) -> Result<Port, DeviceError> {
+        let Inner { context, name, port, gid_index, .. } = &*self.0;
+        context.port(name, port.number, *gid_index).map(|(port, _)| port)
     }
 
     pub(super) fn api(&self) -> &'static Api {
@@ -254,7 +263,7 @@ impl Inner {
             }
         };
         let limits = limits(&attributes, message_bytes);
-        Ok(Self { context, name, limits, port })
+        Ok(Self { context, name, limits, port, gid_index: choice.gid_index })
     }
 }
 

@@ -123,6 +123,14 @@ pub enum DeviceError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// What the device reports cannot be heard any more: it has been removed or reset.
+    #[error(
+        "device {device} reports nothing any more: it was removed, or reset; restart this process"
+    )]
+    Lost {
+        /// The device.
+        device: String,
+    },
     /// A call failed otherwise.
     #[error("{call}: {source}")]
     Call {

@@ -41,7 +41,7 @@ pub use gid::{Gid, GidProblem, LinkLayer};
 pub(crate) use chain::{Chain, Posted, Work};
 pub(crate) use completion::{Completion, CompletionQueue, Status};
 pub(crate) use error::PostError;
-pub(crate) use event::{AsyncEvent, AsyncEvents};
+pub(crate) use event::AsyncEvent;
 pub(crate) use memory::{
     ArenaMap, ArenaRegion, Bindable, Local, ProtectionDomain, Remote, RemoteKey, RemoteRegion,
     Rights, Scratch, ScratchMap,

@@ -5,7 +5,7 @@ use super::chain::Chain;
 use super::completion::{self, CompletionQueue};
 use super::gid::{Gid, LinkLayer};
 use super::memory::{ProtectionDomain, Rights};
-use super::{DeviceError, PostError, sys};
+use super::{DeviceError, Port, PostError, sys};
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
@@ -172,11 +172,15 @@ impl QueuePair<Reset> {
         Ok(Self { inner, options, psn, state: PhantomData })
     }
 
-    /// Connects to the other end. That has to happen at both; what is sent before the other has
-    /// done it is sent again.
-    pub(crate) fn connect(mut self, remote: &RemoteEnd) -> Result<QueuePair<Ready>, DeviceError> {
-        let device = self.inner.pd.device();
-        let (port, limits) = (device.port(), device.limits());
+    /// Connects to the other end, by an own port that is as the other end was told. That has to
+    /// happen at both; what is sent before the other has done it is sent again. Not for a thread
+    /// that must not block: the kernel may have to ask the network for the other's address.
+    pub(crate) fn connect(
+        mut self,
+        port: &Port,
+        remote: &RemoteEnd,
+    ) -> Result<QueuePair<Ready>, DeviceError> {
+        let limits = self.inner.pd.device().limits();
         let ethernet = port.link == LinkLayer::Ethernet;
         if ethernet && remote.gid.0 == [0; 16] {
             return Err(DeviceError::RemoteEnd { what: "it has no GID, this port is Ethernet" });

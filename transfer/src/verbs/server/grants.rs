@@ -17,13 +17,7 @@ pub(super) struct Grants<H> {
 
 impl<H> Grants<H> {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            held: HashMap::new(),
-            ending: HashMap::new(),
-            next: 1,
-            limit,
-            closed: false,
-        }
+        Self { held: HashMap::new(), ending: HashMap::new(), next: 1, limit, closed: false }
     }
 
     /// Whether there is room for one more.

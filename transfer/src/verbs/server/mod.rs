@@ -9,23 +9,28 @@ mod served;
 
 use super::adapter::{Adapter, Paired};
 use super::links::BLOCKS;
-use super::rdma::{DeviceError, Rights};
+use super::plan::Extent;
+use super::rdma::{DeviceError, RemoteEnd, Rights};
 use super::signal::{end_to_wire, port_to_wire, remote_end, status};
 use crate::caller::lock;
 use crate::guards::{Guard, Guards};
 use crate::serve::resolve;
 use crate::{Identity, LinkFault, Op, Refused, ServeContext, ServeLimits, Span, TransportKind};
 use baton_kv::lease::ReadPin;
+use baton_kv::pool;
 use baton_proto::block::BlockDescriptor;
-use baton_proto::ids::{Incarnation, WorkerId};
+use baton_proto::ids::{Incarnation, LeaseId, WorkerId};
 use baton_proto::internal::{
     CloseReply, CloseRequest, Descriptor, OpenReply, OpenRequest, PairReply, PairRequest, Part,
     PushReply, PushRequest,
 };
 use served::Served;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Serves an arena's blocks to peers that are paired with it. The methods are what a service
 /// `baton.internal.v1.Fabric` answers with, once it knows that the caller belongs to the cluster.
@@ -40,6 +45,16 @@ struct Host {
     limits: ServeLimits,
     guards: Guards,
     connections: Mutex<HashMap<u64, Arc<Served>>>,
+    seats: Arc<Semaphore>,
+    /// Calls to pair so far.
+    pairings: AtomicU64,
+}
+
+/// A place for a connection, until nothing of it is left.
+struct Seat {
+    /// When it was taken, among others.
+    order: u64,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -55,8 +70,10 @@ impl Server {
         limits: ServeLimits,
         guards: Guards,
     ) -> Self {
-        let connections = Mutex::default();
-        Self { host: Arc::new(Host { context, adapter, limits, guards, connections }) }
+        let seats = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let (connections, pairings) = (Mutex::default(), AtomicU64::new(0));
+        let host = Host { context, adapter, limits, guards, connections, seats, pairings };
+        Self { host: Arc::new(host) }
     }
 
     #[cfg(test)]
@@ -118,50 +135,96 @@ struct Resolved {
     /// For each block asked for.
     results: Vec<Result<(), Refused>>,
     part_crcs: Vec<u32>,
+    /// How long they may be used: until the first of their leases ends.
+    time: Duration,
+}
+
+impl Resolved {
+    /// What may be read, and no more: of each block, or of the part that was asked for.
+    fn extents(&self, parts: &[Part]) -> Vec<Extent> {
+        let by_piece: HashMap<usize, &Part> =
+            parts.iter().map(|part| (part.block as usize, part)).collect();
+        let granted = (0..).zip(&self.results).filter(|(_, result)| result.is_ok());
+        let extent = |((piece, _), pin): ((usize, _), &ReadPin)| {
+            let whole = (0, u64::from(pin.len_bytes()));
+            let part = |part: &&Part| {
+                let start = u64::from(part.offset);
+                (start, start + u64::from(part.bytes))
+            };
+            let (start, end) = by_piece.get(&piece).map_or(whole, part);
+            Extent { slot: pin.slot().0, start, end }
+        };
+        granted.zip(&self.pins).map(extent).collect()
+    }
 }
 
 impl Host {
     async fn pair(self: Arc<Self>, request: PairRequest) -> Result<PairReply, Refused> {
         let caller = self.judge(&request)?;
+        // However many it names.
+        let most = self.adapter.options().queue_pairs.max(1);
         let ends: Option<Vec<_>> = request.port.as_ref().and_then(|port| {
-            request.queue_pairs.iter().map(|&pair| remote_end(port, pair)).collect()
+            request.queue_pairs.iter().take(most).map(|&pair| remote_end(port, pair)).collect()
         });
         let ends = ends.filter(|ends| !ends.is_empty()).ok_or(Refused::Malformed)?;
-        // A caller has one connection; what it had before is of a run or a failure that is over.
-        let before: Vec<_> = lock(&self.connections)
-            .values()
-            .filter(|served| served.caller.worker == caller.worker)
-            .cloned()
-            .collect();
-        for served in &before {
-            served.handle.fail(LinkFault::Peer);
-        }
-        let (mut reply, served, paired) = self.prepare(caller, &ends).map_err(|error| {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|_| Refused::Busy)?;
+        let number = u64::from_le_bytes(random);
+        // Nothing is made for whom there is no place.
+        let seat = self.seat(caller.worker).await?;
+        let prepared = self.prepare(caller, seat.order, ends).await;
+        let (mut reply, served, paired) = prepared.map_err(|error| {
             tracing::warn!(%error, "a connection could not be set up");
             Refused::Device
         })?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|_| Refused::Busy)?;
-        reply.connection = u64::from_le_bytes(random);
-        {
-            let mut connections = lock(&self.connections);
-            let others =
-                connections.values().filter(|served| served.caller.worker != caller.worker).count();
-            if others >= self.limits.connections || self.context.shutdown.is_cancelled() {
-                return Err(Refused::Busy);
-            }
-            connections.insert(reply.connection, Arc::clone(&served));
+        reply.connection = number;
+        if self.context.shutdown.is_cancelled() {
+            return Err(Refused::Busy);
         }
+        lock(&self.connections).insert(number, Arc::clone(&served));
         let driving = {
             let adapter = self.adapter.clone();
             self.context.tasks.spawn(async move { adapter.drive(paired).await })
         };
-        let stewarding =
-            served::steward(Arc::clone(&self), Arc::clone(&served), driving, reply.connection);
-        self.context.tasks.spawn(stewarding);
+        let ours = (Arc::clone(&self), Arc::clone(&served));
+        self.context.tasks.spawn(served::steward(ours, driving, number, seat));
         let records = served.open_records(&self).await;
         reply.records = records.inspect_err(|_| served.handle.fail(LinkFault::Closed))?;
+        // A caller has one connection; what it had before is of a run or a failure that is over.
+        for before in self.connections_of(caller.worker) {
+            if before.order < served.order {
+                before.handle.fail(LinkFault::Peer);
+            }
+        }
         Ok(reply)
+    }
+
+    fn connections_of(&self, worker: WorkerId) -> Vec<Arc<Served>> {
+        let connections = lock(&self.connections);
+        connections.values().filter(|served| served.caller.worker == worker).cloned().collect()
+    }
+
+    /// A place for one more connection. If there is none, a caller that has one gives that up.
+    async fn seat(&self, worker: WorkerId) -> Result<Seat, Refused> {
+        let order = self.pairings.fetch_add(1, Ordering::Relaxed);
+        let take = || Arc::clone(&self.seats).try_acquire_owned().ok();
+        let seat = |permit| Seat { order, _permit: permit };
+        if let Some(permit) = take() {
+            return Ok(seat(permit));
+        }
+        let before = self.connections_of(worker);
+        for served in &before {
+            served.handle.fail(LinkFault::Peer);
+        }
+        let gone = async {
+            for served in &before {
+                served.gone.cancelled().await;
+            }
+        };
+        // If that takes long, the caller has lost its patience.
+        let patience = self.adapter.options().connect;
+        tokio::time::timeout(patience, gone).await.map_err(|_| Refused::Busy)?;
+        take().map(seat).ok_or(Refused::Busy)
     }
 
     /// Whether the caller may come in, and who it is.
@@ -183,13 +246,16 @@ impl Host {
     }
 
     /// Queue pairs that are connected to the caller's, and what the caller has to know of them.
-    fn prepare(
+    async fn prepare(
         &self,
         caller: Identity,
-        ends: &[super::rdma::RemoteEnd],
+        order: u64,
+        mut ends: Vec<RemoteEnd>,
     ) -> Result<(PairReply, Arc<Served>, Paired), DeviceError> {
-        let unpaired = self.adapter.unpaired(ends.len(), Rights::READ)?;
+        let tasks = &self.context.tasks;
+        let unpaired = self.adapter.unpaired(tasks, ends.len(), Rights::READ).await?;
         let lanes = unpaired.pairs.len().min(ends.len());
+        ends.truncate(lanes);
         let layout = self.context.arena.layout();
         let reply = PairReply {
             worker: self.context.identity.worker.0,
@@ -197,15 +263,15 @@ impl Host {
             slots: layout.shape.slots,
             slot_bytes: layout.shape.slot_bytes as u64,
             slot_stride: layout.stride,
-            port: Some(port_to_wire(self.adapter.device())),
+            port: Some(port_to_wire(&unpaired.port, self.adapter.device().limits())),
             queue_pairs: unpaired.pairs.iter().take(lanes).map(end_to_wire).collect(),
             ..PairReply::default()
         };
         let domain = unpaired.domain.clone();
-        let counters = &self.context.counters;
-        let paired = self.adapter.connect(unpaired, &ends[..lanes], counters, Op::Serve)?;
-        let options = self.adapter.options();
-        let served = Served::new(caller, &paired, domain, lanes, options.grants);
+        let counters = self.context.counters.clone();
+        let paired = self.adapter.connect(tasks, unpaired, ends, (counters, Op::Serve)).await?;
+        let grants = self.adapter.options().grants;
+        let served = Served::new((caller, order), &paired, domain, lanes, grants);
         Ok((reply, Arc::new(served), paired))
     }
 
@@ -217,13 +283,14 @@ impl Host {
     async fn open(self: Arc<Self>, request: OpenRequest) -> Result<OpenReply, Refused> {
         let served = self.connection(request.connection)?;
         served.touch();
-        let resolved = self.resolve(&request.blocks, &request.parts).await?;
+        let mut resolved = self.resolve(&request.blocks, &request.parts).await?;
         let statuses = resolved.results.iter().map(status).collect();
-        let reply = OpenReply { statuses, part_crcs: resolved.part_crcs, ..OpenReply::default() };
+        let part_crcs = std::mem::take(&mut resolved.part_crcs);
+        let reply = OpenReply { statuses, part_crcs, ..OpenReply::default() };
         if resolved.pins.is_empty() {
             return Ok(reply);
         }
-        served.grant(&self, resolved.pins, &request.blocks, reply).await
+        served.grant(&self, resolved, &request, reply).await
     }
 
     async fn close(self: Arc<Self>, request: CloseRequest) {
@@ -282,8 +349,29 @@ impl Host {
         } else {
             self.part_crcs(&found, parts.to_vec()).await?
         };
+        let granted = blocks.iter().zip(&found).filter(|(_, found)| found.is_ok());
+        let time = self.time(granted.map(|(block, _)| block));
         let pins = found.into_iter().flatten().collect();
-        Ok(Resolved { pins, results, part_crcs })
+        Ok(Resolved { pins, results, part_crcs, time })
+    }
+
+    /// How long granted blocks may be used: no longer than any of their leases lasts, by the
+    /// caller's word and by the pool's.
+    fn time<'a>(&self, granted: impl Iterator<Item = &'a Descriptor>) -> Duration {
+        let mut time = self.adapter.options().grant;
+        if !self.guards.on(Guard::Lease) {
+            return time;
+        }
+        let mut leases = BTreeSet::new();
+        for block in granted {
+            time = time.min(Duration::from_millis(u64::from(block.lease_remaining_ms)));
+            leases.insert(block.lease);
+        }
+        let now = (self.context.clock)();
+        let pool = pool::lock(&self.context.pool);
+        leases.into_iter().fold(time, |time, lease| {
+            longest(time, |time| pool.lease_live(LeaseId(lease), now + time))
+        })
     }
 
     /// The checksums of parts: the block's own says nothing about them.
@@ -310,8 +398,41 @@ impl Host {
     }
 }
 
+/// The longest time up to `most`, to the millisecond, of which `lasts` says that it lasts so long.
+fn longest(most: Duration, lasts: impl Fn(Duration) -> bool) -> Duration {
+    if lasts(most) {
+        return most;
+    }
+    let (mut lasting, mut over) = (0, u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
+    while over - lasting > 1 {
+        let middle = lasting + (over - lasting) / 2;
+        if lasts(Duration::from_millis(middle)) {
+            lasting = middle;
+        } else {
+            over = middle;
+        }
+    }
+    Duration::from_millis(lasting)
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("adapter", &self.host.adapter).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_time_that_lasts_is_found_to_the_millisecond() {
+        let ms = Duration::from_millis;
+        for most in [0, 1, 2, 77, 30_000] {
+            for end in [0, 1, 2, 3, 76, 77, 78, 29_999, 30_000, 30_001] {
+                let found = longest(ms(most), |time| time < ms(end));
+                assert_eq!(found, ms(most.min(u64::saturating_sub(end, 1))), "{most} {end}");
+            }
+        }
     }
 }

@@ -48,19 +48,14 @@ impl Host {
             return Ok(reply);
         }
         let orders = self.writes(&served, &resolved, &request).ok_or(Refused::Malformed)?;
-        let granted = Self::time(&self, &request);
+        // As long as its caller waits, and as a grant on its blocks.
+        let wanted = Duration::from_millis(u64::from(request.deadline_ms));
         let until = Until {
             cancel: CancellationToken::new(),
-            deadline: Instant::now() + granted,
+            deadline: Instant::now() + wanted.min(resolved.time),
             linger: self.adapter.options().linger,
         };
         unpinned(served.handle.run(orders, resolved.pins, until).await).map(|()| reply)
-    }
-
-    /// How long a push may take: as long as its caller waits, and as a grant on its blocks.
-    fn time(host: &Self, request: &PushRequest) -> Duration {
-        let wanted = Duration::from_millis(u64::from(request.deadline_ms));
-        wanted.min(Served::time(host, &request.blocks))
     }
 
     /// The work requests of a push; `None` if the caller's windows do not fit it.

@@ -1,7 +1,7 @@
 //! One connection as its owner sees it: grants, and the task that ends them in time.
 
 use super::grants::Grants;
-use super::{Host, Paired};
+use super::{Host, Paired, Resolved, Seat};
 use crate::caller::lock;
 use crate::guards::Guard;
 use crate::verbs::adapter::Domain;
@@ -11,7 +11,7 @@ use crate::verbs::opening::{Opening, by, revoke, shut};
 use crate::verbs::rdma::{DeviceError, Rights};
 use crate::{Identity, LinkFault, Refused};
 use baton_kv::lease::ReadPin;
-use baton_proto::internal::{Descriptor, OpenReply, Window};
+use baton_proto::internal::{OpenReply, OpenRequest, Window};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -25,6 +25,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A connection with one caller.
 pub(super) struct Served {
     pub(super) caller: Identity,
+    /// When it was asked for, among others.
+    pub(super) order: u64,
     pub(super) handle: Handle<Order>,
     /// Cancelled when nothing of it is left.
     pub(super) gone: CancellationToken,
@@ -50,7 +52,7 @@ pub(super) struct Held {
 
 impl Served {
     pub(super) fn new(
-        caller: Identity,
+        (caller, order): (Identity, u64),
         paired: &Paired,
         domain: Domain,
         lanes: usize,
@@ -58,6 +60,7 @@ impl Served {
     ) -> Self {
         Self {
             caller,
+            order,
             handle: paired.handle.clone(),
             gone: CancellationToken::new(),
             domain,
@@ -128,23 +131,23 @@ impl Served {
     pub(super) async fn grant(
         &self,
         host: &Host,
-        pins: Vec<ReadPin>,
-        blocks: &[Descriptor],
+        resolved: Resolved,
+        request: &OpenRequest,
         reply: OpenReply,
     ) -> Result<OpenReply, Refused> {
         if !lock(&self.grants).room() {
             return Err(Refused::Busy);
         }
-        let slots = pins.iter().map(|pin| pin.slot().0);
+        let extents = resolved.extents(&request.parts);
+        let Resolved { pins, time, .. } = resolved;
         let (arena, lanes) = (&host.context.arena, 0..self.lanes);
-        let opening = Opening::of_slots(&self.domain, arena, slots, lanes, Rights::READ);
+        let opening = Opening::of_slots(&self.domain, arena, extents, lanes, Rights::READ);
         let opening = opening.map_err(|error| broken(&error))?;
         let pins = if host.guards.on(Guard::Pin) { pins } else { Vec::new() };
         // For so long the caller waits.
         let until = by(Instant::now() + host.adapter.options().answer);
         let held = self.bind(Held { opening, _pins: pins }, until).await?;
         let windows = held.opening.to_wire();
-        let time = Self::time(host, blocks);
         let inserted = lock(&self.grants).insert(held, Instant::now() + time);
         let grant = match inserted {
             Ok(grant) => grant,
@@ -156,16 +159,6 @@ impl Served {
         self.wake.notify_one();
         let remaining_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         Ok(OpenReply { grant, windows, remaining_ms, ..reply })
-    }
-
-    /// How long a grant on these blocks lasts: no longer than any of their leases was promised.
-    pub(super) fn time(host: &Host, blocks: &[Descriptor]) -> Duration {
-        let most = host.adapter.options().grant;
-        if !host.guards.on(Guard::Lease) {
-            return most;
-        }
-        let promised = blocks.iter().map(|block| block.lease_remaining_ms).max().unwrap_or(0);
-        most.min(Duration::from_millis(u64::from(promised)))
     }
 
     /// Ends the grant of this number, or waits until that has happened.
@@ -241,10 +234,10 @@ fn broken(error: &DeviceError) -> Refused {
 /// Looks after a connection until it ends: by itself, because nobody uses it, or at shutdown, when
 /// its caller is given a moment.
 pub(super) async fn steward(
-    host: Arc<Host>,
-    served: Arc<Served>,
+    (host, served): (Arc<Host>, Arc<Served>),
     driving: JoinHandle<LinkFault>,
     number: u64,
+    seat: Seat,
 ) {
     let tasks = host.context.tasks.clone();
     let mut drain_until = None;
@@ -297,5 +290,6 @@ pub(super) async fn steward(
     }
     // Until here whoever closes it finds it, and waits.
     lock(&host.connections).remove(&number);
+    drop(seat);
     served.gone.cancel();
 }

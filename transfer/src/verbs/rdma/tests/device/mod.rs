@@ -174,5 +174,5 @@ fn connect(device: &Device, a: &Side, b: &Side) -> (QueuePair<Ready>, QueuePair<
     let x = QueuePair::new(&a.pd, &a.completions, options).unwrap();
     let y = QueuePair::new(&b.pd, &b.completions, options).unwrap();
     let (to_y, to_x) = (end(device, y.number(), y.psn()), end(device, x.number(), x.psn()));
-    (x.connect(&to_y).unwrap(), y.connect(&to_x).unwrap())
+    (x.connect(&device.port(), &to_y).unwrap(), y.connect(&device.port(), &to_x).unwrap())
 }

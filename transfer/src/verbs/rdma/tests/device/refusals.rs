@@ -152,7 +152,8 @@ fn a_queue_pair_without_rights_serves_nothing() {
         let x = QueuePair::new(&a.pd, &a.completions, options).unwrap();
         let y = QueuePair::new(&b.pd, &b.completions, options).unwrap();
         let (to_y, to_x) = (end(&device, y.number(), y.psn()), end(&device, x.number(), x.psn()));
-        let (mut x, _y) = (x.connect(&to_y).unwrap(), y.connect(&to_x).unwrap());
+        let (mut x, _y) =
+            (x.connect(&device.port(), &to_y).unwrap(), y.connect(&device.port(), &to_x).unwrap());
         let open = RemoteRegion::of_arena(&b.pd, &b.arena, b.slot(3), Rights::READ).unwrap();
         let from = Remote { address: b.slot(3).address(), key: open.key() };
         let end = read(&mut a, &mut x, from).await;

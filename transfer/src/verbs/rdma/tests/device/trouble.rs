@@ -61,7 +61,7 @@ fn ends_that_cannot_be_are_refused() {
         for bad in bad {
             let options = PairOptions { sends: 1, receives: 1, rights: Rights::READ };
             let pair = QueuePair::new(&side.pd, &side.completions, options).unwrap();
-            let error = pair.connect(&bad).unwrap_err();
+            let error = pair.connect(&device.port(), &bad).unwrap_err();
             assert!(matches!(error, DeviceError::RemoteEnd { .. }), "{error}");
         }
     });
