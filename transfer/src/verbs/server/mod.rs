@@ -27,7 +27,6 @@ use baton_proto::internal::{
 use served::Served;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,15 +45,14 @@ struct Host {
     guards: Guards,
     connections: Mutex<HashMap<u64, Arc<Served>>>,
     seats: Arc<Semaphore>,
-    /// Calls to pair so far.
-    pairings: AtomicU64,
 }
 
 /// A place for a connection, until nothing of it is left.
-struct Seat {
-    /// When it was taken, among others.
-    order: u64,
-    _permit: OwnedSemaphorePermit,
+type Seat = OwnedSemaphorePermit;
+
+/// The connections of one caller.
+fn of_worker(connections: &HashMap<u64, Arc<Served>>, worker: WorkerId) -> Vec<Arc<Served>> {
+    connections.values().filter(|served| served.caller.worker == worker).cloned().collect()
 }
 
 impl Server {
@@ -71,8 +69,8 @@ impl Server {
         guards: Guards,
     ) -> Self {
         let seats = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        let (connections, pairings) = (Mutex::default(), AtomicU64::new(0));
-        let host = Host { context, adapter, limits, guards, connections, seats, pairings };
+        let connections = Mutex::default();
+        let host = Host { context, adapter, limits, guards, connections, seats };
         Self { host: Arc::new(host) }
     }
 
@@ -172,7 +170,7 @@ impl Host {
         let number = u64::from_le_bytes(random);
         // Nothing is made for whom there is no place.
         let seat = self.seat(caller.worker).await?;
-        let prepared = self.prepare(caller, seat.order, ends).await;
+        let prepared = self.prepare(caller, ends).await;
         let (mut reply, served, paired) = prepared.map_err(|error| {
             tracing::warn!(%error, "a connection could not be set up");
             Refused::Device
@@ -181,7 +179,14 @@ impl Host {
         if self.context.shutdown.is_cancelled() {
             return Err(Refused::Busy);
         }
-        lock(&self.connections).insert(number, Arc::clone(&served));
+        // A caller has one connection; what it had before is of a run or a failure that is over.
+        let before = {
+            let mut connections = lock(&self.connections);
+            let before = of_worker(&connections, caller.worker);
+            connections.insert(number, Arc::clone(&served));
+            before
+        };
+        before.iter().for_each(|served| served.handle.fail(LinkFault::Peer));
         let driving = {
             let adapter = self.adapter.clone();
             self.context.tasks.spawn(async move { adapter.drive(paired).await })
@@ -190,29 +195,16 @@ impl Host {
         self.context.tasks.spawn(served::steward(ours, driving, number, seat));
         let records = served.open_records(&self).await;
         reply.records = records.inspect_err(|_| served.handle.fail(LinkFault::Closed))?;
-        // A caller has one connection; what it had before is of a run or a failure that is over.
-        for before in self.connections_of(caller.worker) {
-            if before.order < served.order {
-                before.handle.fail(LinkFault::Peer);
-            }
-        }
         Ok(reply)
-    }
-
-    fn connections_of(&self, worker: WorkerId) -> Vec<Arc<Served>> {
-        let connections = lock(&self.connections);
-        connections.values().filter(|served| served.caller.worker == worker).cloned().collect()
     }
 
     /// A place for one more connection. If there is none, a caller that has one gives that up.
     async fn seat(&self, worker: WorkerId) -> Result<Seat, Refused> {
-        let order = self.pairings.fetch_add(1, Ordering::Relaxed);
         let take = || Arc::clone(&self.seats).try_acquire_owned().ok();
-        let seat = |permit| Seat { order, _permit: permit };
-        if let Some(permit) = take() {
-            return Ok(seat(permit));
+        if let Some(seat) = take() {
+            return Ok(seat);
         }
-        let before = self.connections_of(worker);
+        let before = of_worker(&lock(&self.connections), worker);
         for served in &before {
             served.handle.fail(LinkFault::Peer);
         }
@@ -224,7 +216,7 @@ impl Host {
         // If that takes long, the caller has lost its patience.
         let patience = self.adapter.options().connect;
         tokio::time::timeout(patience, gone).await.map_err(|_| Refused::Busy)?;
-        take().map(seat).ok_or(Refused::Busy)
+        take().ok_or(Refused::Busy)
     }
 
     /// Whether the caller may come in, and who it is.
@@ -249,7 +241,6 @@ impl Host {
     async fn prepare(
         &self,
         caller: Identity,
-        order: u64,
         mut ends: Vec<RemoteEnd>,
     ) -> Result<(PairReply, Arc<Served>, Paired), DeviceError> {
         let tasks = &self.context.tasks;
@@ -271,7 +262,7 @@ impl Host {
         let counters = self.context.counters.clone();
         let paired = self.adapter.connect(tasks, unpaired, ends, (counters, Op::Serve)).await?;
         let grants = self.adapter.options().grants;
-        let served = Served::new((caller, order), &paired, domain, lanes, grants);
+        let served = Served::new(caller, &paired, domain, lanes, grants);
         Ok((reply, Arc::new(served), paired))
     }
 

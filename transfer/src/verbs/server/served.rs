@@ -25,8 +25,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A connection with one caller.
 pub(super) struct Served {
     pub(super) caller: Identity,
-    /// When it was asked for, among others.
-    pub(super) order: u64,
     pub(super) handle: Handle<Order>,
     /// Cancelled when nothing of it is left.
     pub(super) gone: CancellationToken,
@@ -52,7 +50,7 @@ pub(super) struct Held {
 
 impl Served {
     pub(super) fn new(
-        (caller, order): (Identity, u64),
+        caller: Identity,
         paired: &Paired,
         domain: Domain,
         lanes: usize,
@@ -60,7 +58,6 @@ impl Served {
     ) -> Self {
         Self {
             caller,
-            order,
             handle: paired.handle.clone(),
             gone: CancellationToken::new(),
             domain,
