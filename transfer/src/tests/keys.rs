@@ -152,6 +152,9 @@ fn what_lies_beside_a_granted_slot_is_closed() {
     });
 }
 
+/// Bytes of a block that does not fill its slot.
+const SHORT: usize = SLOT_BYTES - 5000;
+
 /// A slot that once held a long block and holds a short one now: what is left of the long one is
 /// nobody's business, and neither is what of a block was not asked for.
 #[test]
@@ -160,7 +163,6 @@ fn what_a_grant_does_not_name_of_a_slot_is_closed() {
         let options = fabric::options();
         let soft = options.device.device.as_ref().is_some_and(|name| name.starts_with("rxe"));
         let mut scene = Scene::new(3, Guards::default()).await;
-        const SHORT: usize = SLOT_BYTES - 5000;
         let lens = [SLOT_BYTES, SHORT, SLOT_BYTES];
         let blocks: Vec<_> =
             (1..).zip(lens).map(|(tag, len)| scene.owner.publish(tag, len)).collect();

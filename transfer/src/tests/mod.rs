@@ -12,7 +12,6 @@ mod links;
 mod mapping;
 mod near;
 mod near_faults;
-mod pairing;
 mod parts;
 mod processes;
 mod push;
@@ -23,6 +22,7 @@ mod suite;
 mod tcp_batches;
 mod tcp_tls;
 mod trouble;
+mod verbs_pairing;
 mod wire;
 mod wires;
 

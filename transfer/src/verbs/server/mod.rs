@@ -186,7 +186,9 @@ impl Host {
             connections.insert(number, Arc::clone(&served));
             before
         };
-        before.iter().for_each(|served| served.handle.fail(LinkFault::Peer));
+        for served in before {
+            served.handle.fail(LinkFault::Peer);
+        }
         let driving = {
             let adapter = self.adapter.clone();
             self.context.tasks.spawn(async move { adapter.drive(paired).await })
