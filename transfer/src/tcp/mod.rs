@@ -103,9 +103,32 @@ impl Tcp {
 
 #[cfg(test)]
 impl Tcp {
-    /// Uses one of a peer's connections for something else until it is dropped.
-    pub(crate) async fn occupy(&self, peer: &Peer) -> impl Sized {
-        self.links.turn(peer).await
+    /// Has one fetcher wait while others use all connections, and ask for everything of its job.
+    pub(crate) async fn outrun(
+        &self,
+        peer: &Peer,
+        pulls: Vec<Pull>,
+    ) -> (Result<(), TransferError>, Vec<crate::Settled>) {
+        let mut turns = Vec::new();
+        for _ in 0..self.options.connections_per_peer {
+            turns.push(self.links.turn(peer).await);
+        }
+        let Local { arena, counters, .. } = &self.local;
+        let work = Work::new(peer, pulls, Duration::from_hours(1), &self.local, self.guards);
+        let each = self.options.part_bytes;
+        let job = Arc::new(Job::new(work, arena, each, counters.clone(), self.guards));
+        let fetcher = Fetcher {
+            job: Arc::clone(&job),
+            links: Arc::clone(&self.links),
+            peer: peer.clone(),
+            slot_bytes: arena.slot_bytes(),
+            window_bytes: self.options.window_bytes,
+        };
+        let others = async { drop(job.take(usize::MAX)) };
+        let (outcome, ()) = futures_util::future::join(fetcher.fetch(), others).await;
+        drop(fetcher);
+        let job = Arc::into_inner(job).expect("whoever shared the job has ended");
+        (outcome, job.finish(&TransferError::Cancelled))
     }
 }
 

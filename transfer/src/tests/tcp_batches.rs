@@ -212,24 +212,18 @@ async fn a_wrong_head_anywhere_in_a_batch_ends_it() {
     assert!(results.iter().all(|result| matches!(result, Err(TransferError::Lost { .. }))));
 }
 
-/// Others may keep connections busy for as long as they like.
+/// The turn that it waits for may come after that of any number of larger pulls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pull_that_needs_no_more_connections_does_not_wait_for_one() {
+async fn who_waits_for_a_connection_leaves_when_nothing_is_left_to_ask_for() {
     let mut place = Place::new(TransportKind::Tcp);
     let owner = Owner::start(&mut place, Store::new(8, SLOT_BYTES), 1, Guards::default()).await;
     let puller = Puller::new(&place, Guards::default());
-    let options = TcpOptions {
-        connections_per_peer: 2,
-        bytes_per_connection: SLOT_BYTES as u64,
-        ..TcpOptions::default()
-    };
-    let tcp = Tcp::new(puller.local.clone(), options);
+    let tcp = Tcp::new(puller.local.clone(), TcpOptions::default());
     let blocks: Vec<_> = (1..=4).map(|tag| owner.publish(tag, SLOT_BYTES)).collect();
-    let occupied = tcp.occupy(&owner.peer).await;
-    let pull = tcp.pull(&owner.peer, puller.pulls(&blocks), Duration::from_hours(1)).settle();
-    let settled = tokio::time::timeout(SOON, pull).await.expect("it does not wait for the other");
-    assert_eq!(puller.judge(settled, &blocks), vec![Ok(()); 4]);
-    drop(occupied);
+    let outrun = tcp.outrun(&owner.peer, puller.pulls(&blocks));
+    let (outcome, settled) = tokio::time::timeout(SOON, outrun).await.expect("it leaves");
+    assert_eq!(outcome, Ok(()));
+    assert_eq!(puller.judge(settled, &blocks), vec![Err(TransferError::Cancelled); 4]);
     drop(tcp);
     puller.finish().await;
     owner.stop().await;

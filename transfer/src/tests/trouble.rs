@@ -110,7 +110,10 @@ fn a_network_that_carries_calls_and_drops_rdma_is_not_offered() {
         exchange.break_owner();
         scene.verbs.adapter().break_pairs();
         let error = scene.pull().await.expect_err("nothing can come");
-        assert!(matches!(error, TransferError::LinkFailed { .. }), "{error:?}");
+        // The attempts in the background may have been the first to find out.
+        let typed =
+            matches!(error, TransferError::LinkFailed { .. } | TransferError::BackingOff { .. });
+        assert!(typed, "{error:?}");
         let until = Instant::now() + Duration::from_secs(2);
         while Instant::now() < until {
             assert!(!scene.ready(), "nothing has come back yet");
