@@ -30,6 +30,8 @@ pub enum Event {
     PrefillFailed(TurnId, WorkerId),
     /// Pulls have ended.
     Settled(TurnId, Vec<Settled>),
+    /// Pulls have ended, and their slots are quarantined.
+    Lost(TurnId, Vec<BlockDescriptor>),
 }
 
 /// What the schedule wants done.
@@ -41,7 +43,7 @@ pub enum Action {
     StartPrefill(TurnId, Box<PrefillCall>),
     /// End that call: its lease is not needed any more.
     StopPrefill(TurnId),
-    /// Start these pulls, and send [`Event::Settled`].
+    /// Start these pulls, and send [`Event::Settled`], and [`Event::Lost`] for those without result.
     Pull(TurnId, Peer, Vec<Pull>, Duration),
 }
 

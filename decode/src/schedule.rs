@@ -99,6 +99,7 @@ impl Schedule for DecodeSchedule {
                 }
             }
             Event::Settled(id, results) => self.settled(id, results, now, actions),
+            Event::Lost(id, blocks) => self.lost(id, &blocks, now, actions),
         }
         self.pump(now, actions);
     }
@@ -382,13 +383,36 @@ impl DecodeSchedule {
         };
         let mut failed = Vec::new();
         for result in results {
-            let (Settled::Arrived { block, .. } | Settled::Failed { block, .. }) = &result;
-            let block = *block;
+            let block = *result.block();
             if !fill.settled(result, &mut self.claims) {
                 failed.push(block);
             }
         }
-        // Only a failure of the worker that is asked now says something about that worker.
+        self.not_delivered(id, &failed, now, actions);
+    }
+
+    fn lost(
+        &mut self,
+        id: TurnId,
+        blocks: &[BlockDescriptor],
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(fill) = self.turns.get_mut(&id).and_then(Turn::lead) else { return };
+        for block in blocks {
+            fill.lost(block, &mut self.claims);
+        }
+        self.not_delivered(id, blocks, now, actions);
+    }
+
+    /// Only a failure of the worker that is asked now says something about that worker.
+    fn not_delivered(
+        &mut self,
+        id: TurnId,
+        failed: &[BlockDescriptor],
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         if failed.iter().any(|block| self.asks(id, |peer| owns(peer, block))) {
             self.replan(id, now, actions);
         }

@@ -508,6 +508,33 @@ fn a_call_that_fails_is_made_again_elsewhere_and_at_last_computed_here() {
 }
 
 #[test]
+fn what_a_stuck_device_keeps_is_asked_of_another_worker_and_at_last_computed_here() {
+    let (mut first, mut second) = (Rig::new(7, 40), Rig::new(8, 40));
+    let mut rig = Rig::new(1, 40);
+    let wanted = with_candidates(turn(1, prompt(0, 4, 1)), &[7, 8]);
+    let mut lost = 0;
+    rig.submit(&wanted);
+    for owner in [&mut first, &mut second] {
+        rig.send(Event::Announced(TurnId(1), owner.lend(&wanted)));
+        for (turn, batch) in rig.take_pulls() {
+            // The leases fall with the pulls.
+            let blocks: Vec<_> = batch.into_iter().map(|pull| pull.from).collect();
+            lost += blocks.len() as u32;
+            rig.send(Event::Settled(turn, Vec::new()));
+            rig.send(Event::Lost(turn, blocks));
+        }
+    }
+    assert_eq!(rig.calls(), (vec![7, 8], 2), "each is asked once");
+    rig.run();
+    rig.assert_answered(&wanted);
+    assert_eq!(rig.computed as usize, 4 * BLOCK + 3 + 19);
+    let Counts { free, cached, quarantined, .. } = rig.blocks.counts();
+    assert_eq!((quarantined, free + cached), (lost, 40 - lost));
+    assert!(lost > 0 && rig.schedule.is_idle());
+    assert_eq!((rig.schedule.claimed(), rig.schedule.promised()), (0, 0));
+}
+
+#[test]
 fn late_failures_of_one_prefill_worker_do_not_count_against_the_next() {
     let (mut first, mut second) = (Rig::new(7, 40), Rig::new(8, 40));
     let mut rig = Rig::new(1, 40);

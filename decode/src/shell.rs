@@ -9,7 +9,7 @@ use baton_node::task::Tasks;
 use baton_proto::internal as pb;
 use baton_transfer::{Peer, Pull};
 use baton_worker::engine_loop::Shell;
-use baton_worker::links::Links;
+use baton_worker::links::{Ended, Links};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -159,6 +159,9 @@ impl DecodeShell {
     fn start_pull(&self, turn: TurnId, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) {
         let timeout = deadline.saturating_sub(self.clock.now());
         let (from, to) = ((&self.tasks, &self.events), (peer, pulls));
-        self.links.start(from, to, timeout, move |results| Event::Settled(turn, results));
+        self.links.start(from, to, timeout, move |ended| match ended {
+            Ended::Settled(results) => Event::Settled(turn, results),
+            Ended::Lost(blocks) => Event::Lost(turn, blocks),
+        });
     }
 }

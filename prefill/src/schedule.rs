@@ -27,6 +27,8 @@ pub enum Event {
     Cancel(JobId),
     /// Pulls have ended.
     Settled(JobId, Vec<Settled>),
+    /// Pulls have ended, and their slots are quarantined.
+    Lost(JobId, Vec<BlockDescriptor>),
 }
 
 /// What the schedule wants done.
@@ -38,7 +40,7 @@ pub enum Action {
     Done(JobId, JobReport),
     /// Tell the caller that nothing more will come.
     Fail(JobId, JobFailure),
-    /// Start these pulls, and send [`Event::Settled`].
+    /// Start these pulls, and send [`Event::Settled`], and [`Event::Lost`] for those without result.
     Pull(JobId, Peer, Vec<Pull>, Duration),
 }
 
@@ -86,6 +88,7 @@ impl Schedule for PrefillSchedule {
             Event::Compute(id, request) => self.accept(id, *request, now, actions),
             Event::Cancel(id) => self.end(id),
             Event::Settled(id, results) => self.settled(id, results),
+            Event::Lost(id, blocks) => self.lost(id, &blocks),
         }
         self.pump(now, actions);
     }
@@ -256,6 +259,14 @@ impl PrefillSchedule {
             // The caller cannot deliver: compute what it said it had.
             fill.withdraw_offers();
         }
+    }
+
+    fn lost(&mut self, id: JobId, blocks: &[BlockDescriptor]) {
+        let Some(fill) = self.jobs.get_mut(&id).and_then(Job::fill_mut) else { return };
+        for block in blocks {
+            fill.lost(block, &mut self.claims);
+        }
+        fill.withdraw_offers();
     }
 
     /// Begins what fits, takes what has become available, announces what is new.

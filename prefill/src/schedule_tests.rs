@@ -356,6 +356,31 @@ fn what_the_caller_cannot_deliver_is_computed() {
 }
 
 #[test]
+fn what_a_stuck_device_keeps_is_computed_and_its_slots_are_quarantined() {
+    let (_caller, held) = caller(prompt(5, 0, 0));
+    let mut rig = Rig::new(20);
+    rig.ask(1, held_request(&held, prompt(5, 2, 1)));
+    let mut lost = 0;
+    for _ in 0..10 {
+        rig.run();
+        for (job, pulls) in rig.pulls() {
+            // The leases fall with the pulls.
+            let blocks: Vec<_> = pulls.into_iter().map(|pull| pull.from).collect();
+            lost += blocks.len() as u32;
+            rig.send(Event::Settled(job, Vec::new()));
+            rig.send(Event::Lost(job, blocks));
+        }
+    }
+    assert_eq!(rig.computed as usize, 7 * BLOCK);
+    assert_eq!(rig.announced(1).len(), 2);
+    rig.send(Event::Cancel(JobId(1)));
+    let Counts { free, cached, quarantined, .. } = rig.blocks.counts();
+    assert_eq!((quarantined, free + cached), (lost, 20 - lost));
+    assert_eq!((rig.schedule.claimed(), rig.schedule.promised()), (0, 0));
+    assert!(lost > 0 && rig.schedule.is_idle());
+}
+
+#[test]
 fn pulls_of_a_cancelled_job_give_their_slots_back_when_they_end() {
     let (_caller, held) = caller(prompt(5, 0, 0));
     let mut rig = Rig::new(20);

@@ -7,7 +7,7 @@ use baton_node::task::Tasks;
 use baton_proto::internal as pb;
 use baton_transfer::{Peer, Pull};
 use baton_worker::engine_loop::Shell;
-use baton_worker::links::Links;
+use baton_worker::links::{Ended, Links};
 use baton_worker::wire::descriptor_to_wire;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,7 +118,10 @@ impl PrefillShell {
     fn start_pull(&self, job: JobId, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) {
         let timeout = deadline.saturating_sub(self.clock.now());
         let (from, to) = ((&self.tasks, &self.events), (peer, pulls));
-        self.links.start(from, to, timeout, move |results| Event::Settled(job, results));
+        self.links.start(from, to, timeout, move |ended| match ended {
+            Ended::Settled(results) => Event::Settled(job, results),
+            Ended::Lost(blocks) => Event::Lost(job, blocks),
+        });
     }
 }
 

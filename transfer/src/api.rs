@@ -149,6 +149,12 @@ pub enum Settled {
 }
 
 impl Settled {
+    /// The block that was pulled.
+    pub fn block(&self) -> &BlockDescriptor {
+        let (Self::Arrived { block, .. } | Self::Failed { block, .. }) = self;
+        block
+    }
+
     /// Gives the slot back to its pool: the outcome is of no interest any more.
     pub fn give_back(self) {
         let (Self::Arrived { lease, .. } | Self::Failed { lease, .. }) = self;

@@ -268,6 +268,24 @@ impl Refused {
         Self::CODES.iter().find(|(refused, _)| *refused == self).map_or(0, |(_, code)| *code)
     }
 
+    /// Whether it says something about the way, and nothing about owner or block.
+    fn is_of_the_link(self) -> bool {
+        match self {
+            Self::Busy | Self::Tls | Self::Malformed | Self::Connection | Self::Device => true,
+            Self::Version
+            | Self::Token
+            | Self::Worker
+            | Self::Incarnation
+            | Self::SlotBytes
+            | Self::Lease
+            | Self::Slot
+            | Self::Generation
+            | Self::Hash
+            | Self::Content
+            | Self::Span => false,
+        }
+    }
+
     /// What a status other than 0 means, if it is known.
     pub(crate) fn from_code(code: u16) -> Option<Self> {
         Self::CODES.iter().find(|(_, known)| *known == code).map(|(refused, _)| *refused)
@@ -309,18 +327,31 @@ pub enum Mismatch {
 
 impl TransferError {
     /// Whether the way failed and not the block: another transport may still bring it.
+    ///
+    /// Every fault of an RDMA connection counts, `Closed` too: a pull under the own shutdown fails as
+    /// `Cancelled`, so one that finds its connection closed lost a race against an idle time or
+    /// against the bound on connections, and another way is as good as ever.
     pub fn is_of_the_link(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::NoEndpoint { .. }
-                | Self::Unreachable { .. }
-                | Self::BackingOff { .. }
-                | Self::TooManyPeers { .. }
-                | Self::Lost { .. }
-                | Self::Protocol { .. }
-                | Self::Tls { .. }
-                | Self::Refused(Refused::Busy | Refused::Tls)
-        )
+            | Self::Unreachable { .. }
+            | Self::BackingOff { .. }
+            | Self::TooManyPeers { .. }
+            | Self::Lost { .. }
+            | Self::Protocol { .. }
+            | Self::Tls { .. }
+            | Self::LinkFailed { .. }
+            | Self::Device { .. } => true,
+            Self::Refused(refused) => refused.is_of_the_link(),
+            Self::Foreign { .. }
+            | Self::LeaseExpired
+            | Self::TooLong { .. }
+            | Self::Span { .. }
+            | Self::TooManyMapped { .. }
+            | Self::Mismatch(_)
+            | Self::Deadline
+            | Self::Cancelled => false,
+        }
     }
 
     pub(crate) fn lost(error: &io::Error) -> Self {

@@ -42,11 +42,17 @@ impl InFlight {
         (Self { parts: [part].into(), settled: Vec::new(), cancel }, Report(sender))
     }
 
+    /// A handle on what has ended already, for transports that are made of others.
+    pub fn ended(settled: Vec<Settled>) -> Self {
+        Self { parts: VecDeque::new(), settled, cancel: CancellationToken::new() }
+    }
+
     /// Waits until every block has arrived or failed, in the order in which they were given.
     ///
-    /// Blocks are missing from the answer only if the runtime was shut down under the pull, or a task
-    /// of it panicked: then nobody knows whether their slots are still written, and those are
-    /// quarantined.
+    /// Blocks are missing from the answer where nobody knows whether their slots are still written:
+    /// an RDMA device does not give back what was posted for them, the runtime was shut down under
+    /// the pull, or a task of it panicked. Their slots are quarantined. Whoever asked has to count
+    /// such a block as one that failed.
     #[must_use = "dropping the outcomes quarantines the slots"]
     pub async fn settle(mut self) -> Vec<Settled> {
         // What has been received stays in `self`, so that it is not lost if this future is dropped.

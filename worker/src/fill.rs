@@ -61,7 +61,8 @@ pub enum Next {
     Done,
     /// Somebody else's work, a pull, or a free slot.
     Wait,
-    /// These pulls shall start. They are in order; pass each result to [`Fill::settled`].
+    /// These pulls shall start. They are in order; pass each result to [`Fill::settled`], and what
+    /// has none to [`Fill::lost`].
     Pull(Vec<Pull>),
     /// So many positions shall be computed; call [`Fill::lend`] and [`Fill::item`] with them.
     Compute(u32),
@@ -245,8 +246,7 @@ impl Fill {
             Settled::Failed { block, lease, .. } => (block, lease, false),
         };
         let draft = lease.settle();
-        let index = self.sequence.chain().iter().position(|hash| *hash == block.hash);
-        let Some(index) = index.filter(|index| self.pulling.remove(index)) else { return false };
+        let Some(index) = self.no_longer_pulling(&block) else { return false };
         if arrived {
             self.arrived.insert(index, (block, draft));
         } else {
@@ -254,6 +254,20 @@ impl Fill {
             claims.release(&block.hash, key);
         }
         arrived
+    }
+
+    /// A pull has ended without its slot, which is quarantined: the block has to come another way.
+    pub fn lost(&mut self, block: &BlockDescriptor, claims: &mut Claims) {
+        if self.no_longer_pulling(block).is_some() {
+            self.report.failed_pulls += 1;
+            claims.release(&block.hash, self.sequence.key());
+        }
+    }
+
+    /// The block's index, if it was being pulled until now.
+    fn no_longer_pulling(&mut self, block: &BlockDescriptor) -> Option<usize> {
+        let index = self.sequence.chain().iter().position(|hash| *hash == block.hash);
+        index.filter(|index| self.pulling.remove(index))
     }
 
     /// Slots for the positions that [`Next::Compute`] named; `None` where the pool has none now.

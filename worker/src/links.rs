@@ -2,7 +2,10 @@
 
 use crate::config::Preferred;
 use baton_node::task::Tasks;
+use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::SequenceHash;
 use baton_transfer::{InFlight, Peer, Pull, Settled, Transport};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,8 +25,20 @@ pub struct Links {
     pub host: String,
 }
 
+/// What became of pulls.
+#[derive(Debug)]
+pub enum Ended {
+    /// These have arrived or failed.
+    Settled(Vec<Settled>),
+    /// These have failed, and their slots are quarantined: nobody knows whether a device still
+    /// writes there.
+    Lost(Vec<BlockDescriptor>),
+}
+
 impl Links {
-    /// Starts pulls from a peer as a task; when they have ended, `event` is sent with the results.
+    /// Starts pulls from a peer as a task. When they have ended, `event` makes what is sent of the
+    /// results, and, if need be, a second time of the blocks that are missing among those: each
+    /// block is in one of the two. No block may be asked for twice.
     ///
     /// Blocks that a link failed to bring are asked for once more over tcp, within the same time.
     pub fn start<E: Send + 'static>(
@@ -31,8 +46,10 @@ impl Links {
         (tasks, events): (&Tasks, &flume::Sender<E>),
         (peer, pulls): (&Peer, Vec<Pull>),
         timeout: Duration,
-        event: impl FnOnce(Vec<Settled>) -> E + Send + 'static,
+        event: impl Fn(Ended) -> E + Send + 'static,
     ) {
+        let mut missing: BTreeMap<SequenceHash, BlockDescriptor> =
+            pulls.iter().map(|pull| (pull.from.hash, pull.from)).collect();
         let (first, second) = self.routes(peer);
         let pull = first.pull(peer, pulls, timeout);
         let (events, peer, started) = (events.clone(), peer.clone(), Instant::now());
@@ -42,8 +59,16 @@ impl Links {
                 let passed = started.elapsed();
                 results = again(second.as_ref(), &peer, results, passed, timeout).await;
             }
+            for result in &results {
+                missing.remove(&result.block().hash);
+            }
             // Nobody listens only at the end of the daemon, when no slot matters any more.
-            let _ = events.send_async(event(results)).await;
+            let _ = events.send_async(event(Ended::Settled(results))).await;
+            if !missing.is_empty() {
+                let lost: Vec<_> = missing.into_values().collect();
+                tracing::error!(blocks = lost.len(), peer = %peer.worker, "slots were lost to a pull");
+                let _ = events.send_async(event(Ended::Lost(lost))).await;
+            }
         });
     }
 

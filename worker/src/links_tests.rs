@@ -9,8 +9,8 @@ use baton_node::drain::Drain;
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{Incarnation, SequenceHash, WorkerId};
 use baton_transfer::{
-    BackOff, Clock, Counters, Endpoints, Identity, Local, Op, ServeContext, ServeLimits, Token,
-    TransferError, TransportKind, shm, tcp,
+    BackOff, Clock, Counters, Endpoints, Identity, LinkFault, Local, Mismatch, Op, Refused,
+    ServeContext, ServeLimits, Token, TransferError, TransportKind, shm, tcp,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +69,23 @@ impl Owner {
     }
 }
 
+/// A transport whose pulls all end in one way; with nothing, their slots are lost to the device.
+struct Fake(Option<TransferError>);
+
+impl Transport for Fake {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Verbs
+    }
+
+    fn pull(&self, _: &Peer, pulls: Vec<Pull>, _: Duration) -> InFlight {
+        let fail = |Pull { from: block, into: lease, .. }| {
+            let error = self.0.clone()?;
+            Some(Settled::Failed { block, lease, error })
+        };
+        InFlight::ended(pulls.into_iter().filter_map(fail).collect())
+    }
+}
+
 struct Puller {
     blocks: Blocks,
     counters: Counters,
@@ -100,13 +117,23 @@ impl Puller {
         Self { blocks, counters, links, tasks: Tasks::new(&Drain::new(TTL), 16) }
     }
 
+    /// Its first choice fails like that.
+    fn over(fake: Fake) -> Self {
+        let mut puller = Self::new(Preferred::Verbs);
+        puller.links.verbs = Some(Arc::new(fake));
+        puller
+    }
+
     /// Pulls as the schedules do, and gives the slots back.
     async fn pull(&self, peer: &Peer, block: BlockDescriptor) -> Result<Vec<u8>, TransferError> {
         let lease = self.blocks.draft().unwrap().lend();
         let (sender, events) = flume::bounded(1);
         let pulls = vec![Pull::whole(block, lease)];
-        self.links.start((&self.tasks, &sender), (peer, pulls), TTL, |results| results);
-        match events.recv_async().await.unwrap().remove(0) {
+        self.links.start((&self.tasks, &sender), (peer, pulls), TTL, |ended| ended);
+        let Ended::Settled(mut results) = events.recv_async().await.unwrap() else {
+            panic!("results come first")
+        };
+        match results.remove(0) {
             Settled::Arrived { lease, .. } => {
                 let draft = lease.settle();
                 Ok(self.blocks.arena().read(draft.slot().0)[..].to_vec())
@@ -147,4 +174,73 @@ async fn what_the_owner_refuses_is_not_asked_for_twice() {
     let error = shm_first.pull(&owner.peer, block).await.unwrap_err();
     assert!(matches!(error, TransferError::Foreign { .. }), "{error}");
     assert_eq!(shm_first.counters.sample(TransportKind::Tcp, Op::Pull).failed, 0);
+}
+
+/// Every way in which a transport can fail, and whether another is asked for the block.
+#[tokio::test]
+async fn tcp_stands_in_for_every_failure_of_a_link_and_for_no_other() {
+    use TransferError as E;
+    let mut owner = Owner::start().await;
+    owner.peer.endpoints.verbs = Some("http://owner".into());
+    let (address, kind) = ("owner".to_owned(), std::io::ErrorKind::TimedOut);
+    let link = |fault| E::LinkFailed { fault };
+    let of_the_link = [
+        E::NoEndpoint { worker: OWNER.worker, kind: TransportKind::Verbs },
+        E::Unreachable { address: address.clone(), kind },
+        E::BackingOff { address, retry_in: TTL },
+        E::TooManyPeers { limit: 1 },
+        E::Lost { kind },
+        E::Tls { why: String::new() },
+        E::Protocol { what: "" },
+        E::Device { problem: String::new() },
+        link(LinkFault::Unanswered),
+        link(LinkFault::RemoteAccess),
+        link(LinkFault::Flushed),
+        link(LinkFault::Overdue),
+        link(LinkFault::Peer),
+        link(LinkFault::Closed),
+        Refused::Busy.into(),
+        Refused::Tls.into(),
+        Refused::Malformed.into(),
+        Refused::Connection.into(),
+        Refused::Device.into(),
+    ];
+    for (tag, error) in (1..).zip(of_the_link) {
+        let (block, puller) = (owner.publish(tag), Puller::over(Fake(Some(error.clone()))));
+        let brought = puller.pull(&owner.peer, block).await;
+        assert_eq!(brought, Ok(vec![tag; SLOT_BYTES]), "after: {error}");
+        owner.blocks.release(block.lease);
+    }
+    let of_the_block = [
+        E::LeaseExpired,
+        E::Deadline,
+        E::Cancelled,
+        E::Mismatch(Mismatch::Identity),
+        Refused::Token.into(),
+        Refused::Incarnation.into(),
+        Refused::Lease.into(),
+        Refused::Generation.into(),
+    ];
+    for error in of_the_block {
+        let (block, puller) = (owner.publish(200), Puller::over(Fake(Some(error.clone()))));
+        assert_eq!(puller.pull(&owner.peer, block).await, Err(error));
+        owner.blocks.release(block.lease);
+    }
+}
+
+#[tokio::test]
+async fn blocks_that_a_device_keeps_are_told_as_lost() {
+    let mut owner = Owner::start().await;
+    owner.peer.endpoints.verbs = Some("http://owner".into());
+    let (block, puller) = (owner.publish(1), Puller::over(Fake(None)));
+    let pulls = vec![Pull::whole(block, puller.blocks.draft().unwrap().lend())];
+    let (sender, events) = flume::bounded(1);
+    puller.links.start((&puller.tasks, &sender), (&owner.peer, pulls), TTL, |ended| ended);
+    drop(sender);
+    let settled = events.recv_async().await.unwrap();
+    assert!(matches!(&settled, Ended::Settled(results) if results.is_empty()), "{settled:?}");
+    let lost = events.recv_async().await.unwrap();
+    assert!(matches!(&lost, Ended::Lost(blocks) if *blocks == [block]), "{lost:?}");
+    assert!(events.recv_async().await.is_err());
+    assert_eq!(puller.blocks.counts().quarantined, 1);
 }
