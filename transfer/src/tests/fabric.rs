@@ -94,6 +94,10 @@ impl Transport for ByWrite {
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
         self.0.pull_by_write(peer, pulls, deadline)
     }
+
+    fn ready(&self, peer: &Peer) -> bool {
+        self.0.ready(peer)
+    }
 }
 
 impl Exchange {

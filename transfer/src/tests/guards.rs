@@ -191,70 +191,72 @@ async fn late_write(kind: TransportKind, guards: Guards) -> Outcome {
     if written { Early } else { Outcome::Refused(error) }
 }
 
-const SHM: TransportKind = TransportKind::Shm;
-const TCP: TransportKind = TransportKind::Tcp;
-const SIM: TransportKind = TransportKind::Sim;
-const VERBS: TransportKind = TransportKind::Verbs;
-
-/// One row of the table: with the guard an error of this kind, without it that outcome.
+/// One row of the table: with the guard an error of this kind, without it that outcome. A module
+/// with a test for each transport.
 macro_rules! guard {
     ($name:ident: $guard:ident, $case:ident over [$($kind:ident),+] is $with:pat, not $without:pat) => {
-        #[test]
-        fn $name() {
-            for kind in [$($kind),+] {
+        mod $name {
+            use super::*;
+            $(#[test]
+            fn $kind() {
+                let kind = guard!(@kind $kind);
                 wires::run(kind, async {
                     let with = $case(kind, Guards::default()).await;
-                    assert!(matches!(with, $with), "{kind}, with the guard: {with:?}");
+                    assert!(matches!(with, $with), "with the guard: {with:?}");
                     let without = $case(kind, Guards::without(Guard::$guard)).await;
-                    assert!(matches!(without, $without), "{kind}, without: {without:?}");
+                    assert!(matches!(without, $without), "without: {without:?}");
                 });
-            }
+            })+
         }
     };
+    (@kind shm) => { TransportKind::Shm };
+    (@kind tcp) => { TransportKind::Tcp };
+    (@kind sim) => { TransportKind::Sim };
+    (@kind verbs) => { TransportKind::Verbs };
 }
 
 // Over verbs the channel on which connections are set up checks the token, and without equal slots
 // there is no address arithmetic that could go wrong quietly: the pairing compares the stride too.
 guard!(the_token_stops_a_stranger:
-    Token, stranger over [SHM, TCP, SIM]
+    Token, stranger over [shm, tcp, sim]
     is Outcome::Refused(TransferError::Refused(Refused::Token)), not Wrong);
 // Over shm an arena of another shape cannot be mapped either.
 guard!(the_slot_size_stops_another_model:
-    Layout, other_model over [TCP, SIM]
+    Layout, other_model over [tcp, sim]
     is Outcome::Refused(TransferError::Refused(Refused::SlotBytes)), not Wrong);
 guard!(the_checksum_stops_a_damaged_payload:
-    Crc, damaged_payload over [SHM, TCP, SIM, VERBS]
+    Crc, damaged_payload over [shm, tcp, sim, verbs]
     is Outcome::Refused(TransferError::Mismatch(Mismatch::Checksum { .. })), not Wrong);
 guard!(the_checksum_stops_a_part_that_was_not_written:
-    Crc, short_part over [SIM]
+    Crc, short_part over [sim]
     is Outcome::Refused(TransferError::Mismatch(Mismatch::Checksum { .. })), not Wrong);
 guard!(the_identity_stops_another_block:
-    Identity, other_block over [SHM, TCP, SIM, VERBS]
+    Identity, other_block over [shm, tcp, sim, verbs]
     is Outcome::Refused(
         TransferError::Mismatch(Mismatch::Identity) | TransferError::Refused(Refused::Hash)
     ), not Wrong);
 guard!(the_generation_stops_a_reused_slot:
-    Generation, reused_slot over [SHM, TCP, SIM, VERBS]
+    Generation, reused_slot over [shm, tcp, sim, verbs]
     is Outcome::Refused(
         TransferError::Mismatch(Mismatch::Generation { .. })
             | TransferError::Refused(Refused::Generation)
     ), not Wrong);
 guard!(the_incarnation_stops_a_reference_to_an_earlier_run:
-    Incarnation, earlier_run over [SHM, TCP, SIM, VERBS]
+    Incarnation, earlier_run over [shm, tcp, sim, verbs]
     is Outcome::Refused(TransferError::Refused(Refused::Incarnation)), not Wrong);
 guard!(the_lease_stops_a_pull_that_is_overdue:
-    Lease, overdue over [SHM, TCP, SIM, VERBS]
+    Lease, overdue over [shm, tcp, sim, verbs]
     is Outcome::Refused(TransferError::LeaseExpired), not Wrong);
 // Over shm the checksum of the whole block, which is all there is, stops it as well.
 guard!(the_bounds_of_a_part_keep_what_lies_behind_a_block:
-    Span, beyond_the_block over [TCP, SIM, VERBS]
+    Span, beyond_the_block over [tcp, sim, verbs]
     is Outcome::Refused(TransferError::Span { .. }), not Wrong);
 // Over shm nobody pins; over tcp see `a_block_that_is_being_sent_is_not_reused`: without its pin
 // the arena ends the process, because the slot is written while it is read.
 guard!(the_pin_keeps_a_block_that_is_being_sent:
-    Pin, reused_while_sent over [SIM]
+    Pin, reused_while_sent over [sim]
     is Right, not Outcome::Refused(TransferError::Mismatch(_)));
 // The other two write from the task or thread itself: when that has ended, nobody writes.
 guard!(the_wait_for_the_card_keeps_a_slot_that_is_written_late:
-    Quiet, late_write over [SIM]
+    Quiet, late_write over [sim]
     is Outcome::Refused(TransferError::Cancelled), not Early);

@@ -3,7 +3,7 @@
 
 use super::fabric::Exchange;
 use super::*;
-use crate::verbs::Verbs;
+use crate::verbs::{Verbs, VerbsOptions};
 use std::process::Command;
 use tokio::time::Instant;
 
@@ -36,7 +36,9 @@ impl Scene {
     }
 
     fn ready(&self) -> bool {
-        self.verbs.ready(&self.rig.owner.peer)
+        // As its users ask: by the trait, not knowing which transport it is.
+        let transport: &dyn Transport = self.rig.puller.transport.as_ref();
+        transport.ready(&self.rig.owner.peer)
     }
 
     /// Nobody pulls meanwhile: asking is enough.
@@ -122,6 +124,31 @@ fn a_network_that_carries_calls_and_drops_rdma_is_not_offered() {
         exchange.set_deaf(false);
         scene.recovered().await;
         scene.finish().await;
+    });
+}
+
+/// What was set up and carries nothing is tried again, though nobody asks for it meanwhile.
+#[test]
+fn a_first_connection_that_carries_nothing_is_tried_again_unasked() {
+    wires::run(TransportKind::Verbs, async {
+        let mut rig = Rig::new(TransportKind::Verbs).await;
+        // Over before the device has asked the owner's often enough to say so itself.
+        let options = VerbsOptions { connect: Duration::from_millis(300), ..fabric::options() };
+        let local = rig.puller.local.clone();
+        let verbs = rig.place.verbs.transport(local, Guards::default(), &options);
+        rig.puller.transport = Box::new(verbs);
+        let block = rig.owner.publish(1, 4096);
+        rig.place.verbs.set_deaf(true);
+        let error = rig.puller.pull_one(&rig.owner.peer, &block).await.expect_err("nothing comes");
+        let fault = LinkFault::Unanswered;
+        assert_eq!(error, TransferError::LinkFailed { fault });
+        let (asked, started) = (rig.place.verbs.pairings(), Instant::now());
+        while rig.place.verbs.pairings() == asked {
+            assert!(started.elapsed() < SOON, "it is paired again");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        rig.place.verbs.set_deaf(false);
+        rig.finish().await;
     });
 }
 

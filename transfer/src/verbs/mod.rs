@@ -143,13 +143,6 @@ impl Verbs {
         &self.links.adapter
     }
 
-    /// Whether a pull from this peer has a connection, or may expect one at its first attempt. If
-    /// not, take another transport meanwhile: asking is enough for the connection to be tried again
-    /// in the background.
-    pub fn ready(&self, peer: &Peer) -> bool {
-        self.links.ready(peer)
-    }
-
     /// As [`Transport::pull`], but the owner writes the blocks: this side opens windows on the
     /// slots that they go to, and closes them before it looks at what has arrived. Takes one round
     /// trip of messages less than a pull by READ, and the owner's time instead.
@@ -184,6 +177,12 @@ impl Transport for Verbs {
 
     fn pull(&self, peer: &Peer, pulls: Vec<Pull>, deadline: Duration) -> InFlight {
         self.start(Way::Read, peer, pulls, deadline)
+    }
+
+    /// Whether there is a connection, or one may be expected at the first attempt. If not, asking is
+    /// enough for the connection to be tried again in the background.
+    fn ready(&self, peer: &Peer) -> bool {
+        self.links.ready(peer)
     }
 }
 
