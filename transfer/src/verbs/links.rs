@@ -237,9 +237,10 @@ impl Links {
                     .tasks
                     .spawn(async move { links.watch(&watching, watched, paired).await });
                 if let Err(error) = self.probe(&link).await {
-                    // Counted before it ends: then it is tried again like one that failed later.
                     lock(&known.health).failed(options.back_off);
-                    link.handle.fail(probe_fault(&error));
+                    link.handle.fail(LinkFault::Closed);
+                    // Whoever watches its end cannot know whether it has been counted already.
+                    self.pair_again(known);
                     return Err(error);
                 }
                 *lock(&known.current) = Some(Arc::clone(&link));
@@ -452,18 +453,6 @@ impl PeerLink {
         if let Some(link) = &*lock(&self.current) {
             link.handle.fail(fault);
         }
-    }
-}
-
-/// What ends a connection that was set up and carries nothing.
-fn probe_fault(error: &TransferError) -> LinkFault {
-    match error {
-        TransferError::LinkFailed { fault } => *fault,
-        // Only the own shutdown cancels a probe.
-        TransferError::Cancelled => LinkFault::Closed,
-        // The owner's answer made no sense, or the own device failed.
-        TransferError::Protocol { .. } => LinkFault::Peer,
-        _ => LinkFault::Device,
     }
 }
 
