@@ -5,6 +5,7 @@ use baton_bench::client::{Client, ClientError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 pub(crate) const BATON: &str = env!("CARGO_BIN_EXE_baton");
 /// How long anything that is waited for may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long a cluster that nobody waits for may take to end before it is killed.
+const DROPPED_MAX: Duration = Duration::from_secs(10);
 
 /// The long form of a test, for `cargo xtask gate`.
 pub(crate) fn scaled(short: usize, long: usize) -> usize {
@@ -68,13 +72,18 @@ impl Cluster {
         Self { process, urls }
     }
 
-    /// The cluster's secret.
-    pub(crate) fn secret(&self) -> String {
+    /// The directory with the cluster's files.
+    pub(crate) fn folder(&self) -> PathBuf {
         let pid = self.children()["decode-0"];
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a child");
-        let mut words = command.split('\0').map(std::path::Path::new);
+        let mut words = command.split('\0').map(Path::new);
         let config = words.find(|word| word.extension().is_some_and(|kind| kind == "toml"));
-        let secret = config.expect("a file").with_file_name("secret");
+        config.and_then(Path::parent).expect("a file in a directory").to_owned()
+    }
+
+    /// The cluster's secret.
+    pub(crate) fn secret(&self) -> String {
+        let secret = self.folder().join("secret");
         std::fs::read_to_string(secret).expect("a secret").trim().to_owned()
     }
 
@@ -104,6 +113,10 @@ impl Cluster {
         kill(pid, signal);
     }
 
+    fn has_ended(&mut self) -> bool {
+        self.process.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Asks the cluster to end and waits until it has.
     pub(crate) fn stop(mut self) -> Option<i32> {
         kill(self.pid(), "TERM");
@@ -119,7 +132,17 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
+    /// Asks it to end, so that it removes its files; one that does not is killed.
     fn drop(&mut self) {
+        if !self.has_ended() {
+            // Once: a second signal would mean that it may leave things behind.
+            let pid = rustix::process::Pid::from_child(&self.process);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let begun = Instant::now();
+        while !self.has_ended() && begun.elapsed() < DROPPED_MAX {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
