@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::machine::{CONSOLE, Machine, PORTS};
 use super::report::{Line, Outcome, Prefixed, Tail};
-use super::{Event, OFF_MAX};
+use super::{Event, OFF_MAX, own_folder};
 use crate::failure::Failure;
 use crate::process::Running;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,32 +19,14 @@ use std::time::{Duration, Instant};
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    const PREFIX: &str = "baton-vm.";
-
     pub(super) fn new() -> io::Result<Self> {
-        let folder = PathBuf::from("/tmp");
-        Self::sweep(&folder);
-        let folder = folder.join(format!("{}{}", Self::PREFIX, std::process::id()));
+        let folder = own_folder(Path::new("/tmp"), "baton-vm.");
         std::fs::create_dir(&folder)?;
         Ok(Self(folder))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// Removes what runs have left that were killed.
-    fn sweep(folder: &Path) {
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let pid = name.to_str().and_then(|name| name.strip_prefix(Self::PREFIX));
-            let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-            if !Path::new(&format!("/proc/{pid}")).exists() {
-                // Somebody else's, or already swept.
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
     }
 }
 

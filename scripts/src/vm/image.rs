@@ -1,7 +1,7 @@
 //! The kernel and the first files of a guest, built once from Debian's packages and kept.
 
-use super::cache;
 use super::initrd::Archive;
+use super::{cache, own_folder};
 use crate::failure::{Failure, Stop};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -64,13 +64,13 @@ impl Image {
         install()?;
         let folder = cache();
         fs::create_dir_all(&folder)?;
+        let new = own_folder(&folder, "new.");
         let recipe = recipe();
         if let Some(found) = images(&folder)?.into_iter().find(|path| ends_with(path, &recipe)) {
             return Ok(Self::of(&found));
         }
         let kernel = kernel_package()?;
         eprintln!("vm: building an image with {kernel}");
-        let new = folder.join(format!("new.{}", std::process::id()));
         let built = fs::create_dir(&new).map_err(Stop::from).and_then(|()| build(&kernel, &new));
         let kept = folder.join(format!("{kernel}-{recipe}"));
         let done = built.and_then(|()| match fs::rename(&new, &kept) {

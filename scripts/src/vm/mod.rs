@@ -116,6 +116,22 @@ impl Outcome {
     }
 }
 
+/// The path of this process's own folder, whose name ends in its id. Nothing is there: what
+/// processes have left that were killed is removed, an earlier one of the same id included.
+fn own_folder(parent: &Path, prefix: &str) -> std::path::PathBuf {
+    let own = std::process::id();
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        if pid == own || !Path::new(&format!("/proc/{pid}")).exists() {
+            // Somebody else's, or already removed.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    parent.join(format!("{prefix}{own}"))
+}
+
 /// The folder in which built images are kept.
 fn cache() -> std::path::PathBuf {
     let named = std::env::var_os("BATON_VM_CACHE").map(std::path::PathBuf::from);
@@ -123,4 +139,29 @@ fn cache() -> std::path::PathBuf {
     let shared = || std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
     let under = || shared().or_else(home).unwrap_or_else(std::env::temp_dir).join("baton-vm");
     named.unwrap_or_else(under)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir, create_dir_all};
+
+    #[test]
+    fn folders_of_dead_processes_and_of_the_own_id_are_removed() -> std::io::Result<()> {
+        let parent = tempfile::tempdir()?;
+        let at = |name: &str| parent.path().join(name);
+        let own = std::process::id();
+        // No process has the largest number; every system has the first.
+        for name in ["x.4294967295", "x.1", "x.notes", "y.4294967295", &format!("x.{own}")] {
+            create_dir_all(at(name).join("inner"))?;
+        }
+        let folder = own_folder(parent.path(), "x.");
+        assert_eq!(folder, at(&format!("x.{own}")));
+        create_dir(folder)?;
+        assert!(!at("x.4294967295").exists());
+        for kept in ["x.1", "x.notes", "y.4294967295"] {
+            assert!(at(kept).exists(), "{kept}");
+        }
+        Ok(())
+    }
 }
