@@ -1,13 +1,15 @@
 //! RDMA set-up over gRPC: the `Fabric` service of a worker, and the calls to those of others.
 
 use crate::peers::{PeerChannel, Peers};
+use baton_node::auth::ServerAuth;
 use baton_proto::internal as pb;
 use baton_proto::internal::fabric_client::FabricClient;
-use baton_proto::internal::fabric_server::Fabric;
+use baton_proto::internal::fabric_server::{Fabric, FabricServer};
 use baton_transfer::Refused;
 use baton_transfer::verbs::{Call, Server, SignalError, Signalling};
 use std::io;
 use std::sync::Arc;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
 /// Answers peers that want blocks over verbs. Whoever gets here belongs to the cluster: the
@@ -47,6 +49,14 @@ impl Fabric for FabricService {
     ) -> Result<Response<pb::CloseReply>, Status> {
         Ok(Response::new(self.server.close(request.into_inner()).await))
     }
+}
+
+/// The service as daemons offer it: to those who have the cluster's token.
+pub(crate) fn guarded<F: Fabric>(
+    fabric: F,
+    auth: &ServerAuth,
+) -> InterceptedService<FabricServer<F>, ServerAuth> {
+    InterceptedService::new(FabricServer::new(fabric), auth.clone())
 }
 
 /// Calls the `Fabric` services of peers, over the connections that the daemon has to them anyway.
@@ -110,6 +120,12 @@ fn failed(status: &Status, address: String) -> SignalError {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use baton_node::auth::{ClientAuth, ClusterSecret};
+    use baton_node::drain::Drain;
+    use baton_node::serve::{self, ServeConfig};
+    use baton_node::task::Tasks;
+    use std::time::Duration;
+    use tonic::service::Routes;
 
     #[test]
     fn every_failure_of_a_call_is_named() {
@@ -122,5 +138,63 @@ mod tests {
             named(Code::Unavailable),
             SignalError::Unreachable { address: "a".into(), kind }
         );
+    }
+
+    /// Answers everybody who gets here.
+    struct Open;
+
+    #[tonic::async_trait]
+    impl Fabric for Open {
+        async fn pair(
+            &self,
+            _: Request<pb::PairRequest>,
+        ) -> Result<Response<pb::PairReply>, Status> {
+            Ok(Response::new(Default::default()))
+        }
+
+        async fn open(
+            &self,
+            _: Request<pb::OpenRequest>,
+        ) -> Result<Response<pb::OpenReply>, Status> {
+            Ok(Response::new(Default::default()))
+        }
+
+        async fn push(
+            &self,
+            _: Request<pb::PushRequest>,
+        ) -> Result<Response<pb::PushReply>, Status> {
+            Ok(Response::new(Default::default()))
+        }
+
+        async fn close(
+            &self,
+            _: Request<pb::CloseRequest>,
+        ) -> Result<Response<pb::CloseReply>, Status> {
+            Ok(Response::new(Default::default()))
+        }
+    }
+
+    /// Over a socket and through the routes of a daemon: its own secret opens, another does not.
+    #[tokio::test]
+    async fn a_wrong_cluster_secret_gets_no_queue_pairs_and_no_windows() {
+        let [right, wrong] = [(); 2].map(|()| ClusterSecret::generate().unwrap());
+        let tasks = Tasks::new(&Drain::new(Duration::ZERO), 64);
+        let listener = serve::bind(&ServeConfig::internal()).unwrap();
+        let uri = format!("http://{}", listener.local_addr());
+        let fabric = guarded(Open, &ServerAuth::new(&right));
+        listener.serve(Routes::new(fabric).into_axum_router(), &tasks).unwrap();
+        let calls = |secret| GrpcSignalling { peers: Peers::new(ClientAuth::new(secret)) };
+        assert!(calls(&right).pair(&uri, pb::PairRequest::default()).await.is_ok());
+
+        let (calls, refused) = (calls(&wrong), SignalError::Refused(Refused::Token));
+        let answers = [
+            calls.pair(&uri, pb::PairRequest::default()).await.map(drop),
+            calls.open(&uri, pb::OpenRequest::default()).await.map(drop),
+            calls.push(&uri, pb::PushRequest::default()).await.map(drop),
+            calls.close(&uri, pb::CloseRequest::default()).await.map(drop),
+        ];
+        for answer in answers {
+            assert_eq!(answer, Err(refused.clone()));
+        }
     }
 }
