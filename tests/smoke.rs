@@ -64,6 +64,50 @@ async fn cluster_children_do_not_outlive_a_killed_parent() {
 }
 
 #[tokio::test]
+async fn cluster_files_are_removed_at_its_end_or_by_the_next_cluster() {
+    let alone = ["--engine", "witness", "--prefill", "0"];
+    let dropped = Cluster::start(&alone);
+    let folder = dropped.folder();
+    assert!(folder.join("secret").exists());
+    drop(dropped);
+    assert!(!folder.exists(), "a cluster that is dropped takes its secret along");
+
+    let killed = Cluster::start(&alone);
+    let folder = killed.folder();
+    kill(killed.pid(), "KILL");
+    drop(killed);
+    assert!(folder.join("secret").exists(), "nobody was there to remove it");
+    let _next = Cluster::start(&alone);
+    assert!(!folder.exists(), "the next one removes what a killed one left");
+}
+
+/// Where there is none; said before anything is started or read.
+#[test]
+fn a_missing_rdma_device_is_told_first() {
+    let devices = std::fs::read_dir("/sys/class/infiniband");
+    if devices.is_ok_and(|mut devices| devices.next().is_some()) {
+        eprintln!("SKIPPED what is said without an RDMA device: there is one");
+        return;
+    }
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mut up = Command::new(BATON);
+    let up = said(up.args(["up", "--listen", "127.0.0.1:0", "--transport", "verbs"]));
+    assert!(up.contains("--transport verbs") && up.contains("--transport shm"), "{up}");
+    assert!(!up.contains("decode-0"), "no worker was started: {up}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("decode.toml");
+    let text = "[model]\ndir = \"/nowhere\"\n[transfer]\nverbs.mode = \"required\"\n";
+    std::fs::write(&config, text).unwrap();
+    let decode = said(Command::new(BATON).arg("decode").arg("--config").arg(config));
+    assert!(decode.contains("transfer.verbs.mode"), "before the weights are missed: {decode}");
+}
+
+#[tokio::test]
 async fn cluster_moves_blocks_and_finds_them_again() {
     for transport in ["shm", "tcp"] {
         let cluster = Cluster::start(&["--engine", "witness", "--transport", transport]);

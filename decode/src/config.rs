@@ -101,6 +101,7 @@ impl DecodeConfig {
             model: &self.model,
             kv: &self.kv,
             transfer: &self.transfer,
+            listen: self.serve.listen,
             insecure_plaintext: self.serve.insecure_plaintext,
             batch_tokens: self.limits.batch_tokens,
         }

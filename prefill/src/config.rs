@@ -92,6 +92,7 @@ impl PrefillConfig {
             model: &self.model,
             kv: &self.kv,
             transfer: &self.transfer,
+            listen: self.serve.listen,
             insecure_plaintext: self.serve.insecure_plaintext,
             batch_tokens: self.limits.batch_tokens,
         }

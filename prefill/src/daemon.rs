@@ -14,7 +14,8 @@ use tonic::service::Routes;
 /// Runs a prefill worker until it is told to go.
 pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
     let runtime = baton_worker::daemon::begin(&config.log)?;
-    // The weights come first: nothing is bound or promised before it is known what is served.
+    baton_worker::daemon::preflight(&config.common())?;
+    // Then the weights: nothing is bound or promised before it is known what is served.
     let (engine, spec) = baton_worker::model::load(&config.common(), announce)?;
     let _inside = runtime.enter();
     let daemon = Daemon::open(

@@ -4,9 +4,10 @@ mod child;
 mod files;
 mod progress;
 
-use crate::cli::UpArgs;
+use crate::cli::{TransportArg, UpArgs};
 use crate::model::Model;
 use baton_node::exit::{Exit, Failure};
+use baton_worker::config::VerbsConfig;
 use child::{Child, Said};
 use files::{Role, Runtime};
 use progress::Progress;
@@ -20,6 +21,7 @@ const STOP_GRACE: Duration = Duration::from_secs(35);
 
 /// Starts everything, waits for a signal, stops everything.
 pub(crate) fn main(args: &UpArgs) -> Result<(), Failure> {
+    check_transport(args.transport)?;
     // It may take long; nothing has to be undone yet.
     let model = args.model.as_deref().map(Model::find).transpose()?;
     // One thread: the kernel kills the children when the thread that started them ends.
@@ -48,6 +50,18 @@ async fn up(args: &UpArgs, model: Option<Model>) -> Result<(), Failure> {
     };
     cluster.stop(&mut heard, &mut signals).await;
     result
+}
+
+/// Told once, by this process, instead of by every worker.
+fn check_transport(transport: TransportArg) -> Result<(), Failure> {
+    if transport != TransportArg::Verbs {
+        return Ok(());
+    }
+    // As the workers' files have it.
+    baton_worker::device::find(&VerbsConfig::default()).map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("--transport verbs: {error}"))
+            .with_hint("`--transport shm` and `--transport tcp` need no RDMA device")
+    })
 }
 
 /// The one line that says that all is well, and what to do next.

@@ -3,6 +3,7 @@
 use baton_node::config::{ByteSize, ConfigError, Layered, Span};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// `[model]`: what is served, and by which engine.
@@ -193,6 +194,8 @@ pub struct Common<'a> {
     pub kv: &'a KvConfig,
     /// `[transfer]`
     pub transfer: &'a TransferConfig,
+    /// Where the gRPC services listen.
+    pub listen: SocketAddr,
     /// Whether other machines may be served without TLS.
     pub insecure_plaintext: bool,
     /// Most positions in one step.
@@ -229,6 +232,11 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
     Ok(())
 }
 
+/// What `transfer.connections` may be.
+const CONNECTIONS: RangeInclusive<usize> = 1..=65_536;
+/// What `transfer.verbs.gid_index` may be.
+const GID_INDICES: RangeInclusive<i16> = -1..=255;
+
 fn check_transfer<T>(
     config: &Layered<T>,
     transfer: &TransferConfig,
@@ -236,6 +244,19 @@ fn check_transfer<T>(
 ) -> Result<(), ConfigError> {
     if transfer.shm_threads == 0 {
         return Err(config.refuse("transfer.shm_threads", "at least 1", 0));
+    }
+    if !CONNECTIONS.contains(&transfer.connections) {
+        let expected = format!("{} to {}", CONNECTIONS.start(), CONNECTIONS.end());
+        return Err(config.refuse("transfer.connections", expected, transfer.connections));
+    }
+    let gid_index = transfer.verbs.gid_index;
+    if !GID_INDICES.contains(&gid_index) {
+        let expected = "an index of the GID table, 0 to 255, or -1 for the address by rule";
+        return Err(config.refuse("transfer.verbs.gid_index", expected, gid_index));
+    }
+    if transfer.prefer == Preferred::Verbs && transfer.verbs.mode == VerbsMode::Off {
+        let expected = "\"shm\" or \"tcp\" while `transfer.verbs.mode` is \"off\"";
+        return Err(config.refuse("transfer.prefer", expected, "\"verbs\""));
     }
     let TlsConfig { cert, key, ca } = &transfer.tls;
     let files = [("transfer.tls.cert", cert), ("transfer.tls.key", key), ("transfer.tls.ca", ca)];
@@ -258,6 +279,33 @@ fn check_transfer<T>(
     Ok(())
 }
 
+/// What makes sense on some networks and is a mistake on most: to be said loudly at start.
+pub fn cautions(common: &Common<'_>) -> Vec<String> {
+    let (listen, transfer) = (common.listen, common.transfer);
+    let mut cautions = Vec::new();
+    if listen.ip().is_loopback() {
+        return cautions;
+    }
+    let blocks_at = transfer.tcp_listen;
+    if blocks_at.ip().is_loopback() {
+        cautions.push(format!(
+            "`serve.listen` = {listen} is for other machines, and `transfer.tcp_listen` = {blocks_at} \
+             is not: peers there are told {}, where they find nothing, and compute what this worker \
+             holds. Set `transfer.tcp_listen` to the address of this machine that peers reach",
+            blocks_at.ip()
+        ));
+    }
+    if transfer.tls.is_on() && transfer.verbs.mode != VerbsMode::Off {
+        cautions.push(format!(
+            "`transfer.tls` covers tcp only: with `transfer.verbs.mode` on, the cluster's token and \
+             the keys to memory windows cross the network in the clear to and from `serve.listen` = \
+             {listen}, and RDMA is not encrypted. Keep both on a network that is trusted, or set \
+             `transfer.verbs.mode` = \"off\""
+        ));
+    }
+    cautions
+}
+
 /// `[cluster]`: what all daemons of a cluster share.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -273,3 +321,8 @@ pub fn check_spans<T>(config: &Layered<T>, spans: &[(&str, Span)]) -> Result<(),
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -1,7 +1,9 @@
 //! What the mains of both worker daemons are made of.
 
-use crate::config::Common;
+use crate::config::{self, Common};
+use crate::data_plane;
 use crate::engine_loop::{EngineLoop, Shell, Status};
+use crate::fabric;
 use crate::grounds::Grounds;
 use crate::metrics;
 use crate::plan::Schedule;
@@ -16,7 +18,6 @@ use baton_node::serve::{self, Listener, ServeConfig};
 use baton_node::task::Tasks;
 use baton_node::telemetry::{self, LogConfig};
 use baton_proto::internal as pb;
-use baton_proto::internal::fabric_server::FabricServer;
 use baton_proto::internal::worker_server::WorkerServer;
 use std::io::Write;
 use std::path::Path;
@@ -83,6 +84,14 @@ pub fn begin(log: &LogConfig) -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(2)
         .build()
         .map_err(|error| Failure::new(Exit::Unavailable, format!("no runtime: {error}")))
+}
+
+/// What can be said before the weights are read, so that nobody waits for them to hear it.
+pub fn preflight(common: &Common<'_>) -> Result<(), Failure> {
+    for caution in config::cautions(common) {
+        tracing::warn!("{caution}");
+    }
+    data_plane::preflight(common.transfer)
 }
 
 /// A worker daemon whose model is loaded and whose ports are bound.
@@ -192,8 +201,8 @@ impl Daemon {
         });
         metrics::register(&self.metrics, &self.grounds.counters, &self.status.subscribe());
         let mut routes = routes.add_service(self.guarded(worker));
-        if let Some(fabric) = self.grounds.fabric.clone() {
-            routes = routes.add_service(self.guarded(FabricServer::new(fabric)));
+        if let Some(service) = self.grounds.fabric.clone() {
+            routes = routes.add_service(fabric::guarded(service, &self.auth));
         }
         let router = routes.into_axum_router().merge(admin::routes(&self.health, &self.metrics));
         let uri = format!("http://{}", self.listener.local_addr());

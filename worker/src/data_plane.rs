@@ -2,6 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::config::{Common, TlsConfig, TransferConfig, VerbsConfig, VerbsMode};
+use crate::device;
 use crate::fabric::{FabricService, GrpcSignalling};
 use crate::links::Links;
 use crate::peers::Peers;
@@ -10,7 +11,7 @@ use baton_node::clock::Clock;
 use baton_node::exit::{Exit, Failure};
 use baton_node::identity::Identity;
 use baton_transfer::tcp::{TlsFile, TlsFiles, TlsIdentity};
-use baton_transfer::verbs::{Adapter, DeviceChoice, Server, Verbs, VerbsOptions};
+use baton_transfer::verbs::{Adapter, Server, Verbs, VerbsOptions};
 use baton_transfer::{
     Counters, Endpoints, Local, ServeContext, ServeLimits, Token, Transport, shm, tcp,
 };
@@ -139,11 +140,7 @@ impl Sides {
         if config.mode == VerbsMode::Off {
             return Ok(None);
         }
-        let device = DeviceChoice {
-            device: (!config.device.is_empty()).then(|| config.device.clone()),
-            port: (config.port > 0).then_some(config.port),
-            gid_index: u8::try_from(config.gid_index).ok(),
-        };
+        let device = device::choice(config);
         let options = VerbsOptions { device, ..VerbsOptions::default() };
         let adapter = match Adapter::open(&self.local.arena, &options) {
             Ok(adapter) => adapter,
@@ -151,12 +148,7 @@ impl Sides {
                 tracing::info!(%error, "no RDMA: blocks go by shared memory and tcp");
                 return Ok(None);
             }
-            Err(error) => {
-                let message = format!("`transfer.verbs.mode` = \"required\": {error}");
-                return Err(Failure::new(Exit::Unavailable, message).with_hint(
-                    "`transfer.verbs.mode` = \"auto\" starts without RDMA, \"off\" ignores it",
-                ));
-            }
+            Err(error) => return Err(device::required(error)),
         };
         let signalling = Arc::new(GrpcSignalling { peers: peers.clone() });
         let identity = self.serve.identity;
@@ -164,6 +156,16 @@ impl Sides {
         let server = Server::new(self.serve.clone(), adapter, self.limits);
         Ok(Some((Arc::new(link), FabricService { server: Arc::new(server) })))
     }
+}
+
+/// Refuses, before anything is loaded, what would be refused in [`DataPlane::open`]: files of TLS
+/// that cannot be used, and a device that has to be there and is not.
+pub(crate) fn preflight(config: &TransferConfig) -> Result<(), Failure> {
+    tls_identity(&config.tls)?;
+    if config.verbs.mode == VerbsMode::Required {
+        device::find(&config.verbs).map_err(device::required)?;
+    }
+    Ok(())
 }
 
 /// Where peers reach the gRPC services: a listener on all addresses is reached where blocks are.
@@ -204,5 +206,47 @@ mod tests {
         assert_eq!(uri("10.0.0.8:50051"), "http://10.0.0.8:50051");
         assert_eq!(uri("0.0.0.0:50051"), "http://10.0.0.7:50051");
         assert_eq!(uri("[::]:50051"), "http://10.0.0.7:50051");
+    }
+
+    /// What a start with these files ends with.
+    fn refused(tls: TlsConfig) -> String {
+        let transfer = TransferConfig { tls, ..TransferConfig::default() };
+        let failure = preflight(&transfer).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Config);
+        failure.to_string()
+    }
+
+    #[test]
+    fn files_of_tls_that_cannot_be_used_end_the_start_and_are_named_by_their_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let made = || rcgen::generate_simple_self_signed(["worker".to_owned()]).unwrap();
+        let (own, other) = (made(), made());
+        let good = TlsConfig {
+            cert: write("cert.pem", &own.cert.pem()),
+            key: write("key.pem", &own.signing_key.serialize_pem()),
+            ca: write("ca.pem", &other.cert.pem()),
+        };
+        let config = TransferConfig { tls: good.clone(), ..TransferConfig::default() };
+        assert_eq!(preflight(&config), Ok(()));
+
+        let missing = folder.path().join("missing.pem");
+        let said = refused(TlsConfig { cert: missing.clone(), ..good.clone() });
+        assert!(said.contains("`transfer.tls.cert`") && said.contains("missing.pem"), "{said}");
+        let said = refused(TlsConfig { key: missing.clone(), ..good.clone() });
+        assert!(said.contains("`transfer.tls.key`") && said.contains("missing.pem"), "{said}");
+        let said = refused(TlsConfig { ca: missing, ..good.clone() });
+        assert!(said.contains("`transfer.tls.ca`") && said.contains("missing.pem"), "{said}");
+        // A key, but that of another certificate.
+        let key = write("other.pem", &other.signing_key.serialize_pem());
+        let said = refused(TlsConfig { key, ..good.clone() });
+        assert!(said.contains("`transfer.tls.key`"), "{said}");
+        let cert = write("empty.pem", "");
+        let said = refused(TlsConfig { cert, ..good });
+        assert!(said.contains("`transfer.tls.cert`"), "{said}");
     }
 }

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod config;
 pub mod daemon;
 mod data_plane;
+pub mod device;
 pub mod engine_loop;
 pub mod fabric;
 pub mod fill;
