@@ -149,28 +149,28 @@ mod tests {
             &self,
             _: Request<pb::PairRequest>,
         ) -> Result<Response<pb::PairReply>, Status> {
-            Ok(Response::new(Default::default()))
+            Ok(Response::new(pb::PairReply::default()))
         }
 
         async fn open(
             &self,
             _: Request<pb::OpenRequest>,
         ) -> Result<Response<pb::OpenReply>, Status> {
-            Ok(Response::new(Default::default()))
+            Ok(Response::new(pb::OpenReply::default()))
         }
 
         async fn push(
             &self,
             _: Request<pb::PushRequest>,
         ) -> Result<Response<pb::PushReply>, Status> {
-            Ok(Response::new(Default::default()))
+            Ok(Response::new(pb::PushReply::default()))
         }
 
         async fn close(
             &self,
             _: Request<pb::CloseRequest>,
         ) -> Result<Response<pb::CloseReply>, Status> {
-            Ok(Response::new(Default::default()))
+            Ok(Response::new(pb::CloseReply::default()))
         }
     }
 
