@@ -1,7 +1,7 @@
 //! What names a block, and maps by that name.
 
 use baton_proto::ids::{GroupId, SequenceHash};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// What is said of a block when it is sealed: its name and what it continues.
@@ -27,6 +27,40 @@ impl BlockId {
     }
 }
 
+/// Where a worker has a block, the quickest first. On the wire as its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Tier {
+    /// Where the engine computes on it.
+    #[default]
+    Device,
+    /// In the host's memory.
+    Host,
+    /// On a disk of the worker's node.
+    Disk,
+    /// On another node, or in an object store.
+    Remote,
+}
+
+impl Tier {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// The tier's number, less than [`COUNT`](Self::COUNT).
+    pub fn bits(self) -> u32 {
+        self as u32
+    }
+
+    /// The tier with the number in the two lowest bits.
+    pub fn from_bits(bits: u32) -> Self {
+        match bits & 3 {
+            0 => Tier::Device,
+            1 => Tier::Host,
+            2 => Tier::Disk,
+            _ => Tier::Remote,
+        }
+    }
+}
+
 /// The name of stored KV.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BlockKey {
@@ -46,9 +80,6 @@ impl Hash for BlockKey {
 /// A map by block. Identities are keyed hashes that no client can choose, so their own bits serve
 /// as the hash: faster than `SipHash`, and the same in every run, which a replay from a seed needs.
 pub(crate) type BlockMap<V> = HashMap<BlockKey, V, BuildHasherDefault<KeyHasher>>;
-
-/// A set of blocks; see [`BlockMap`].
-pub(crate) type BlockSet = HashSet<BlockKey, BuildHasherDefault<KeyHasher>>;
 
 /// Folds 64 bits by a multiplication, so that identities that differ in few bits (as in tests)
 /// spread too.

@@ -3,6 +3,7 @@
 //! Whoever has missed more than is kept gets a snapshot: everything that is held, in place of
 //! everything that was known.
 
+use crate::block::{BlockId, BlockKey, Tier};
 use baton_proto::ids::{EventSeq, GroupId, SequenceHash};
 use std::collections::VecDeque;
 use thiserror::Error;
@@ -25,6 +26,25 @@ pub struct BlockEvent {
     pub hash: SequenceHash,
     /// The block's group.
     pub group: GroupId,
+    /// The block before it; `None` for the first one of a chain. Of a published block.
+    pub parent: Option<SequenceHash>,
+    /// Where the worker has it. Published once more in another tier, it has moved there; removed,
+    /// the worker has it in none.
+    pub tier: Tier,
+}
+
+impl BlockEvent {
+    /// A block is held from now on.
+    pub fn published(id: &BlockId, tier: Tier) -> Self {
+        let BlockId { hash, parent, group } = *id;
+        Self { kind: EventKind::Published, hash, group, parent, tier }
+    }
+
+    /// A block is held no more.
+    pub fn removed(key: &BlockKey) -> Self {
+        let BlockKey { hash, group } = *key;
+        Self { kind: EventKind::Removed, hash, group, parent: None, tier: Tier::default() }
+    }
 }
 
 /// Consecutive events, or a snapshot, as they travel to a watcher.

@@ -5,7 +5,8 @@
 use super::*;
 
 fn event(n: u8) -> BlockEvent {
-    BlockEvent { kind: EventKind::Published, hash: SequenceHash([n; 16]), group: GroupId(0) }
+    let id = BlockId { hash: SequenceHash([n; 16]), parent: None, group: GroupId(0) };
+    BlockEvent::published(&id, Tier::Device)
 }
 
 fn log(kept_max: usize, events: u8) -> EventLog {

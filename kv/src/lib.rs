@@ -27,4 +27,4 @@ pub mod pool;
 pub mod record;
 pub mod retention;
 
-pub use block::{BlockId, BlockKey};
+pub use block::{BlockId, BlockKey, Tier};

@@ -54,5 +54,7 @@ pub fn event_to_wire(event: &BlockEvent) -> pb::BlockEvent {
         kind: kind as i32,
         hash: event.hash.0.to_vec(),
         group: u32::from(event.group.0),
+        parent: event.parent.map_or_else(Vec::new, |parent| parent.0.to_vec()),
+        tier: event.tier.bits(),
     }
 }

@@ -7,8 +7,8 @@ mod forest;
 mod gate;
 mod leases;
 
-use crate::block::BlockKey;
-use crate::events::{Batch, BlockEvent, EventKind, EventLog};
+use crate::block::{BlockKey, Tier};
+use crate::events::{Batch, BlockEvent, EventLog};
 use crate::guard::Guard;
 use crate::lease::{Claim, Content, Draft, Fate, Pinned, ReadPin, Return, ReturnBin, Sealed};
 use crate::retention::Retention;
@@ -259,11 +259,7 @@ impl Pool {
             self.free_slot(id);
         } else {
             self.forest.insert(id, generation, content, retention);
-            self.log.push(BlockEvent {
-                kind: EventKind::Published,
-                hash: key.hash,
-                group: key.group,
-            });
+            self.log.push(BlockEvent::published(&content.id, Tier::Device));
         }
         self.pin_held(key).expect("just published")
     }
@@ -381,8 +377,9 @@ impl Pool {
     /// Everything that is held, for a watcher that knows nothing.
     pub fn snapshot(&self) -> Batch {
         let held = self.slots.iter().filter_map(|slot| match slot.used_as {
-            Use::Held(BlockKey { hash, group }) => {
-                Some(BlockEvent { kind: EventKind::Published, hash, group })
+            Use::Held(key) => {
+                let block = self.forest.get(&key)?;
+                Some(BlockEvent::published(&block.content.id, Tier::Device))
             }
             _ => None,
         });
@@ -421,8 +418,7 @@ impl Pool {
                 let block = self.forest.evict()?;
                 let id = block.content.id;
                 assert_eq!(self.slots[slot.0 as usize].used_as, Use::Held(id.key()));
-                let BlockKey { hash, group } = id.key();
-                self.log.push(BlockEvent { kind: EventKind::Removed, hash, group });
+                self.log.push(BlockEvent::removed(&id.key()));
                 return Some((slot, Evicted { id, retention: block.retention }));
             }
             self.forest.touch(&key);

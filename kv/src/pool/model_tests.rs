@@ -3,6 +3,7 @@
 
 use super::gate_tests::Readers;
 use super::*;
+use crate::events::EventKind;
 use crate::lease::WriteLease;
 use crate::retention::Retention;
 use proptest::prelude::*;
@@ -376,7 +377,10 @@ impl World {
     }
 
     fn note(&mut self, kind: EventKind, id: BlockId) {
-        self.log.push(BlockEvent { kind, hash: id.hash, group: id.group });
+        self.log.push(match kind {
+            EventKind::Published => BlockEvent::published(&id, Tier::Device),
+            EventKind::Removed => BlockEvent::removed(&id.key()),
+        });
     }
 
     /// The unpinned leaf that was used least recently.

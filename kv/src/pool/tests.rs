@@ -101,7 +101,7 @@ fn a_parent_outlives_its_children_and_the_removal_is_told_first() {
     for n in (1..=3).rev() {
         let next = pool.log().next_seq();
         let (draft, evicted) = pool.draft().unwrap();
-        let removed = BlockEvent { kind: EventKind::Removed, hash: hash(n), group: GROUP };
+        let removed = BlockEvent::removed(&id(n).key());
         assert_eq!(pool.log().since(next).unwrap().collect::<Vec<_>>(), [(next, removed)]);
         assert_eq!(
             (evicted, draft.generation()),
@@ -357,7 +357,7 @@ fn a_reference_to_a_reused_slot_is_refused() {
 #[test]
 fn a_watcher_gets_events_or_a_snapshot() {
     let mut pool = Pool::new(PoolConfig { slots: 4, events_kept: 2, leases_max: 0 });
-    let published = |n| BlockEvent { kind: EventKind::Published, hash: hash(n), group: GROUP };
+    let published = |n| BlockEvent::published(&id(n), Tier::Device);
     for n in 1..=3 {
         drop(publish(&mut pool, n));
     }

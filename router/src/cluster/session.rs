@@ -7,6 +7,7 @@
 use super::link::Link;
 use super::{Cluster, NotAccepted};
 use crate::config::{Limits, Timeouts};
+use baton_kv::Tier;
 use baton_kv::events::{self, Batch, EventKind};
 use baton_node::auth::ClientAuth;
 use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
@@ -312,7 +313,12 @@ fn read_batch(batch: &WatchBatch) -> Option<Batch> {
         };
         let hash = SequenceHash::from_slice(&event.hash)?;
         let group = GroupId(u16::try_from(event.group).ok()?);
-        Some(events::BlockEvent { kind, hash, group })
+        let parent = match event.parent[..] {
+            [] => None,
+            _ => Some(SequenceHash::from_slice(&event.parent)?),
+        };
+        let tier = (event.tier < Tier::COUNT as u32).then(|| Tier::from_bits(event.tier))?;
+        Some(events::BlockEvent { kind, hash, group, parent, tier })
     };
     Some(Batch {
         snapshot: batch.snapshot,

@@ -6,6 +6,7 @@ use super::*;
 use crate::block::BlockId;
 use crate::pool::{Pool, PoolConfig};
 use proptest::prelude::*;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 const GROUP: GroupId = GroupId(0);
@@ -13,9 +14,13 @@ const A: WorkerId = WorkerId(1);
 const B: WorkerId = WorkerId(2);
 const RUN: Incarnation = Incarnation(10);
 
+fn config(workers_max: usize, blocks_per_worker_max: usize) -> IndexConfig {
+    IndexConfig { workers_max, blocks_per_worker_max, blocks_max: 1000, pending_max: 4 }
+}
+
 /// An index that workers A, B and 3 have joined in their run [`RUN`].
 fn index() -> Index {
-    let mut index = Index::new(IndexConfig { workers_max: 4, blocks_per_worker_max: 100 });
+    let mut index = Index::new(config(4, 100));
     for worker in [A, B, WorkerId(3)] {
         index.join(worker, RUN).unwrap();
     }
@@ -26,12 +31,17 @@ fn hash(n: u8) -> SequenceHash {
     SequenceHash([n; 16])
 }
 
+/// Blocks 0, 1, 2 and so on are one chain.
+fn id(n: u8) -> BlockId {
+    BlockId { hash: hash(n), parent: n.checked_sub(1).map(hash), group: GROUP }
+}
+
 fn published(n: u8) -> BlockEvent {
-    BlockEvent { kind: EventKind::Published, hash: hash(n), group: GROUP }
+    BlockEvent::published(&id(n), Tier::Device)
 }
 
 fn removed(n: u8) -> BlockEvent {
-    BlockEvent { kind: EventKind::Removed, hash: hash(n), group: GROUP }
+    BlockEvent::removed(&id(n).key())
 }
 
 fn batch(first: u64, events: &[BlockEvent]) -> Batch {
@@ -42,6 +52,27 @@ fn snapshot(next: u64, events: &[BlockEvent]) -> Batch {
     Batch { snapshot: true, first_seq: EventSeq(next), events: events.to_vec() }
 }
 
+fn held_by(index: &Index, n: u8) -> Vec<WorkerId> {
+    index.holders(&hash(n), GROUP).into_iter().map(|holder| holder.worker).collect()
+}
+
+fn depths(index: &Index, chain: &[SequenceHash], group: GroupId) -> Vec<(WorkerId, usize)> {
+    let mut all: Vec<_> =
+        index.matches(chain, group).into_iter().map(|found| (found.worker, found.depth)).collect();
+    assert!(all.is_sorted_by_key(|(_, depth)| Reverse(*depth)), "{all:?}");
+    all.sort_by_key(|(worker, depth)| (Reverse(*depth), *worker));
+    all
+}
+
+/// All that is known of a worker; the tests use blocks up to 12.
+fn known_of(index: &Index, worker: WorkerId) -> BTreeSet<BlockKey> {
+    let keys = (0..=12).map(|n| id(n).key());
+    let known: BTreeSet<_> =
+        keys.filter(|key| held_by(index, key.hash.0[0]).contains(&worker)).collect();
+    assert_eq!(known.len(), index.blocks_of(worker));
+    known
+}
+
 #[test]
 fn matches_are_leading_depths_the_deepest_first() {
     let mut index = index();
@@ -49,10 +80,10 @@ fn matches_are_leading_depths_the_deepest_first() {
     index.apply(A, RUN, &batch(1, &[published(1), published(3)])).unwrap();
     index.apply(B, RUN, &batch(1, &[published(1), published(2)])).unwrap();
     index.apply(WorkerId(3), RUN, &batch(1, &[published(2), published(3)])).unwrap();
-    assert_eq!(index.matches(&chain, GROUP), [(B, 2), (A, 1)]);
-    assert_eq!(index.matches(&chain[1..], GROUP), [(WorkerId(3), 2), (B, 1)]);
-    assert_eq!(index.matches(&[], GROUP), []);
-    assert_eq!(index.matches(&chain, GroupId(1)), []);
+    assert_eq!(depths(&index, &chain, GROUP), [(B, 2), (A, 1)]);
+    assert_eq!(depths(&index, &chain[1..], GROUP), [(WorkerId(3), 2), (B, 1)]);
+    assert_eq!(depths(&index, &[], GROUP), []);
+    assert_eq!(depths(&index, &chain, GroupId(1)), []);
 }
 
 #[test]
@@ -65,7 +96,7 @@ fn behind_a_gap_nothing_is_applied_until_it_is_filled() {
     let filled = batch(2, &[removed(1), published(3)]);
     assert_eq!(index.apply(A, RUN, &filled), Ok(Applied::Advanced));
     assert_eq!(index.position(A), Some((RUN, EventSeq(4))));
-    assert_eq!(index.holders(&hash(3), GROUP), [A]);
+    assert_eq!(held_by(&index, 3), [A]);
 }
 
 #[test]
@@ -78,7 +109,7 @@ fn a_gap_at_the_very_beginning_is_a_gap_too() {
 fn one_absent_block_does_not_stop_the_batch() {
     let mut index = index();
     index.apply(A, RUN, &batch(1, &[removed(9), published(1), published(1)])).unwrap();
-    assert_eq!((index.blocks_of(A), index.holders(&hash(1), GROUP)), (1, &[A][..]));
+    assert_eq!((index.blocks_of(A), held_by(&index, 1)), (1, vec![A]));
 }
 
 #[test]
@@ -86,7 +117,7 @@ fn a_snapshot_replaces_and_an_older_one_is_ignored() {
     let mut index = index();
     index.apply(A, RUN, &batch(1, &[published(1), published(2)])).unwrap();
     assert_eq!(index.apply(A, RUN, &snapshot(6, &[published(3)])), Ok(Applied::Advanced));
-    assert_eq!(index.holders(&hash(1), GROUP), []);
+    assert_eq!(held_by(&index, 1), []);
     assert_eq!(index.apply(A, RUN, &snapshot(5, &[published(1)])), Ok(Applied::Known));
     assert_eq!(index.apply(A, RUN, &batch(6, &[published(4)])), Ok(Applied::Advanced));
     assert_eq!(index.blocks_of(A), 2);
@@ -106,16 +137,16 @@ fn an_earlier_run_is_void() {
         index
     };
     let mut index = restarted();
-    assert_eq!(index.holders(&hash(1), GROUP), []);
+    assert_eq!(held_by(&index, 1), []);
     assert_eq!(index.apply(A, RUN, &late), Ok(Applied::Void));
-    assert_eq!(index.holders(&hash(2), GROUP), []);
+    assert_eq!(held_by(&index, 2), []);
 
     let unguarded = Guard::Incarnation.without(|| {
         let mut index = restarted();
         index.apply(A, RUN, &late).unwrap();
         index
     });
-    assert_eq!(unguarded.holders(&hash(2), GROUP), [A]);
+    assert_eq!(held_by(&unguarded, 2), [A]);
 }
 
 #[test]
@@ -126,14 +157,14 @@ fn a_removed_worker_leaves_nothing_behind() {
     assert!(index.remove_worker(A));
     assert!(!index.remove_worker(A));
     assert_eq!(index.apply(A, RUN, &batch(1, &[published(1)])), Ok(Applied::Void));
-    assert_eq!(index.holders(&hash(1), GROUP), [B]);
+    assert_eq!(held_by(&index, 1), [B]);
     assert!(index.remove_worker(B) && index.remove_worker(WorkerId(3)));
-    assert!(index.holders.is_empty() && index.workers.is_empty());
+    assert_eq!((index.blocks(), index.sets.rows_used(), index.workers.len()), (0, 0, 0));
 }
 
 #[test]
 fn bounds_hold() {
-    let mut index = Index::new(IndexConfig { workers_max: 1, blocks_per_worker_max: 2 });
+    let mut index = Index::new(config(1, 2));
     index.join(A, RUN).unwrap();
     assert_eq!(index.join(B, RUN), Err(TooManyWorkers { max: 1 }));
     assert!(index.join(A, Incarnation(12)).is_ok() && index.join(A, RUN).is_ok());
@@ -142,7 +173,7 @@ fn bounds_hold() {
     assert_eq!((index.blocks_of(A), index.overflowed(A)), (2, 1));
     // What was not remembered can go, and room is used again.
     index.apply(A, RUN, &batch(4, &[removed(3), removed(1), published(4)])).unwrap();
-    assert_eq!((index.blocks_of(A), index.holders(&hash(4), GROUP)), (2, &[A][..]));
+    assert_eq!((index.blocks_of(A), held_by(&index, 4)), (2, vec![A]));
 }
 
 #[test]
@@ -170,8 +201,7 @@ impl Truth {
 
     fn publish(&mut self, n: u8) {
         let (draft, _) = self.pool.draft().unwrap();
-        let id = BlockId { hash: hash(n), parent: None, group: GROUP };
-        let sealed = self.pool.seal(draft, id, 1, 1);
+        let sealed = self.pool.seal(draft, id(n), 1, 1);
         drop(self.pool.publish(sealed));
     }
 
@@ -286,17 +316,19 @@ impl World {
                 continue;
             };
             let truth = &self.history[&(w, run, next)];
-            let known: BTreeSet<BlockKey> = index.workers[&id].blocks.iter().copied().collect();
+            let known = known_of(index, id);
             assert_eq!(&known, truth, "worker {w} in run {run} before event {next}");
             for key in truth {
                 holders.entry(*key).or_default().push(id);
             }
         }
-        let known = index.holders.iter().map(|(key, all)| (*key, all.as_slice().to_vec()));
-        assert_eq!(known.collect::<BTreeMap<_, _>>(), holders);
+        for n in 0..12 {
+            let truth = holders.get(&id(n).key()).cloned().unwrap_or_default();
+            assert_eq!(held_by(index, n), truth);
+        }
         for start in 0..12 {
             let chain: Vec<_> = (start..12).map(hash).collect();
-            assert_eq!(index.matches(&chain, GROUP), naive_matches(&holders, &chain));
+            assert_eq!(depths(index, &chain, GROUP), naive_matches(&holders, &chain));
         }
     }
 
@@ -307,8 +339,7 @@ impl World {
             let from = index.join(id, worker.incarnation).unwrap();
             let batch = worker.pool.watch(from, 100);
             index.apply(id, worker.incarnation, &batch).unwrap();
-            let known: BTreeSet<BlockKey> = index.workers[&id].blocks.iter().copied().collect();
-            assert_eq!(known, worker.held());
+            assert_eq!(known_of(index, id), worker.held());
         }
     }
 }
@@ -334,7 +365,7 @@ proptest! {
     fn whatever_arrives_the_index_is_true_of_some_moment_and_catches_up(
         steps in prop::collection::vec(step(), 1..120),
     ) {
-        let mut index = Index::new(IndexConfig { workers_max: 2, blocks_per_worker_max: 100 });
+        let mut index = Index::new(config(2, 100));
         let mut world = World { workers: vec![Truth::new(1), Truth::new(2)], runs: 2, ..World::default() };
         world.note();
         for step in &steps {

@@ -1,0 +1,229 @@
+//! Sets of holders, each distinct one stored once.
+//!
+//! Blocks of one conversation have the same holders, so a block refers to its set by a number, and
+//! two blocks with the same number have the same holders without a look at them. Most blocks have
+//! one holder: such a set *is* its number. Larger ones are rows of bits: a plane of holders and two
+//! planes that spell their tiers.
+
+use super::segments::Segments;
+use crate::block::{KeyHasher, Tier};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// The set without members.
+pub(super) const EMPTY: u32 = 0;
+const STORED: u32 = 1 << 31;
+/// The plane of holders and two planes for the tier.
+const PLANES: usize = 3;
+
+/// The number of a set, together with the version of its row: equal references mean equal sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct SetRef {
+    pub(super) raw: u32,
+    version: u32,
+}
+
+impl SetRef {
+    pub(super) fn is_empty(self) -> bool {
+        self.raw == EMPTY
+    }
+}
+
+/// What readers see: the rows.
+#[derive(Debug)]
+pub(super) struct SetRows {
+    /// 64-bit words per plane.
+    words: usize,
+    rows: Segments<AtomicU64>,
+}
+
+/// The row was used for another set meanwhile; look again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Changed;
+
+impl SetRows {
+    pub(super) fn new(workers_max: usize) -> Self {
+        let words = workers_max.div_ceil(64).max(1);
+        Self { words, rows: Segments::new(1 + PLANES * words) }
+    }
+
+    /// Words that hold one bit per worker.
+    pub(super) fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Refers to the set with that number; for as long as a block is seen to have it.
+    pub(super) fn refer(&self, raw: u32) -> Option<SetRef> {
+        if raw & STORED == 0 {
+            return Some(SetRef { raw, version: 0 });
+        }
+        let version = self.rows.cell(raw & !STORED)?.load(Ordering::Acquire);
+        Some(SetRef { raw, version: version as u32 })
+    }
+
+    /// Writes the set's planes to `planes`.
+    pub(super) fn read(&self, set: SetRef, planes: &mut [u64]) -> Result<(), Changed> {
+        planes.fill(0);
+        if set.raw & STORED == 0 {
+            if let Some((slot, tier)) = single(set.raw) {
+                put(planes, self.words, slot, Some(tier));
+            }
+            return Ok(());
+        }
+        let row = self.rows.row(set.raw & !STORED).ok_or(Changed)?;
+        for (word, from) in planes.iter_mut().zip(&row[1..]) {
+            *word = from.load(Ordering::Relaxed);
+        }
+        fence(Ordering::Acquire);
+        let same = row[0].load(Ordering::Relaxed) as u32 == set.version;
+        if same { Ok(()) } else { Err(Changed) }
+    }
+
+    /// An array for [`read`](Self::read).
+    pub(super) fn planes(&self) -> Vec<u64> {
+        vec![0; PLANES * self.words]
+    }
+}
+
+/// The one member of a set that has one.
+fn single(raw: u32) -> Option<(u32, Tier)> {
+    let code = raw.checked_sub(1)?;
+    Some((code / 4, Tier::from_bits(code)))
+}
+
+/// Says in which tier a worker is a member, if any.
+fn put(planes: &mut [u64], words: usize, slot: u32, tier: Option<Tier>) {
+    let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
+    let bits = tier.map_or(0, Tier::bits);
+    let values = [tier.is_some(), bits & 1 != 0, bits & 2 != 0];
+    for (plane, value) in values.into_iter().enumerate() {
+        let word = &mut planes[plane * words + word];
+        *word = if value { *word | bit } else { *word & !bit };
+    }
+}
+
+/// The tier of a worker in a set's planes; `None` if it is no member.
+pub(super) fn tier_in(planes: &[u64], slot: u32) -> Option<Tier> {
+    let words = planes.len() / PLANES;
+    let (word, bit) = (slot as usize / 64, slot % 64);
+    let plane = |plane: usize| (planes[plane * words + word] >> bit & 1) as u32;
+    (plane(0) == 1).then(|| Tier::from_bits(plane(1) | plane(2) << 1))
+}
+
+/// The slots whose bits are set.
+pub(super) fn slots(bits: &[u64]) -> impl Iterator<Item = u32> + '_ {
+    bits.iter().enumerate().flat_map(|(at, &word)| {
+        let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+        rest.take_while(|word| *word != 0).map(move |word| at as u32 * 64 + word.trailing_zeros())
+    })
+}
+
+/// The writer's side: which rows are in use, and by how many blocks.
+#[derive(Debug, Default)]
+pub(super) struct SetWriter {
+    by_content: HashMap<u64, u32, BuildHasherDefault<KeyHasher>>,
+    /// Blocks that refer to each row.
+    uses: Vec<u32>,
+    free: Vec<u32>,
+    planes: Vec<u64>,
+}
+
+impl SetWriter {
+    /// The tier of a worker in a set.
+    pub(super) fn tier_of(&mut self, rows: &SetRows, raw: u32, slot: u32) -> Option<Tier> {
+        if raw & STORED == 0 {
+            return single(raw).filter(|(member, _)| *member == slot).map(|(_, tier)| tier);
+        }
+        self.load(rows, raw);
+        tier_in(&self.planes, slot)
+    }
+
+    /// The set like `raw` with a worker in that tier, or without it. The caller refers to it from
+    /// now on, and still to the old one.
+    pub(super) fn with(&mut self, rows: &SetRows, raw: u32, slot: u32, tier: Option<Tier>) -> u32 {
+        self.load(rows, raw);
+        put(&mut self.planes, rows.words, slot, tier);
+        let mut members = slots(&self.planes[..rows.words]);
+        match (members.next(), members.next()) {
+            (None, _) => EMPTY,
+            (Some(slot), None) => {
+                let tier = tier_in(&self.planes, slot).map_or(0, Tier::bits);
+                1 + (slot * 4 + tier)
+            }
+            _ => {
+                drop(members);
+                self.store(rows)
+            }
+        }
+    }
+
+    /// One block less refers to a set.
+    pub(super) fn release(&mut self, rows: &SetRows, raw: u32) {
+        if raw & STORED == 0 {
+            return;
+        }
+        let row = raw & !STORED;
+        self.uses[row as usize] -= 1;
+        if self.uses[row as usize] == 0 {
+            self.load(rows, raw);
+            let digest = digest(&self.planes);
+            if self.by_content.get(&digest) == Some(&row) {
+                self.by_content.remove(&digest);
+            }
+            self.free.push(row);
+        }
+    }
+
+    /// Rows in use.
+    #[cfg(test)]
+    pub(super) fn rows_used(&self) -> usize {
+        self.uses.len() - self.free.len()
+    }
+
+    fn load(&mut self, rows: &SetRows, raw: u32) {
+        self.planes.resize(PLANES * rows.words, 0);
+        let own = rows.refer(raw).and_then(|set| rows.read(set, &mut self.planes).ok());
+        own.expect("the writer's own rows do not change by themselves");
+    }
+
+    /// The row with the content of `planes`, made if there is none.
+    fn store(&mut self, rows: &SetRows) -> u32 {
+        let digest = digest(&self.planes);
+        let known = self.by_content.get(&digest).copied();
+        if let Some(row) = known.filter(|row| self.has_content(rows, *row)) {
+            self.uses[row as usize] += 1;
+            return row | STORED;
+        }
+        let row = self.free.pop().unwrap_or_else(|| {
+            self.uses.push(0);
+            self.uses.len() as u32 - 1
+        });
+        rows.rows.add(row);
+        let cells = rows.rows.row(row).expect("it was just added");
+        let version = cells[0].load(Ordering::Relaxed);
+        cells[0].store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (cell, word) in cells[1..].iter().zip(&self.planes) {
+            cell.store(*word, Ordering::Relaxed);
+        }
+        cells[0].store(version + 2, Ordering::Release);
+        self.uses[row as usize] = 1;
+        // Of two sets with one digest, which is hardly possible, the second is stored unshared.
+        self.by_content.entry(digest).or_insert(row);
+        row | STORED
+    }
+
+    fn has_content(&self, rows: &SetRows, row: u32) -> bool {
+        let cells = rows.rows.row(row).expect("a known row exists");
+        cells[1..].iter().map(|cell| cell.load(Ordering::Relaxed)).eq(self.planes.iter().copied())
+    }
+}
+
+fn digest(planes: &[u64]) -> u64 {
+    let mut hasher = KeyHasher::default();
+    for word in planes {
+        hasher.write_u64(*word);
+    }
+    hasher.finish()
+}
