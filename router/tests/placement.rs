@@ -27,9 +27,15 @@ fn chain(prompt: &[u32]) -> Vec<SequenceHash> {
 }
 
 fn batch(first_seq: u64, kind: Kind, hashes: &[SequenceHash]) -> WatchBatch {
-    let event =
-        |hash: &SequenceHash| BlockEvent { kind: kind as i32, hash: hash.0.to_vec(), group: 0 };
-    let events = hashes.iter().map(event).collect();
+    let parents = std::iter::once(Vec::new()).chain(hashes.iter().map(|hash| hash.0.to_vec()));
+    let event = |(hash, parent): (&SequenceHash, Vec<u8>)| BlockEvent {
+        kind: kind as i32,
+        hash: hash.0.to_vec(),
+        group: 0,
+        parent,
+        tier: 0,
+    };
+    let events = hashes.iter().zip(parents).map(event).collect();
     WatchBatch { incarnation: 77, first_seq, snapshot: false, events, load: None }
 }
 

@@ -67,10 +67,10 @@ impl Cluster<'_> {
                 found.push(format!("router {router} is at {position:?} of node {node}, not {at}"));
             }
             let known = state.index.blocks_of(WorkerId(node));
-            let unknown = truth
-                .events
-                .iter()
-                .filter(|event| !state.index.holders(&event.hash, GROUP).contains(&WorkerId(node)));
+            let unknown = truth.events.iter().filter(|event| {
+                let holders = state.index.holders(&event.hash, GROUP);
+                !holders.iter().any(|holder| holder.worker == WorkerId(node))
+            });
             let (unknown, held) = (unknown.count(), truth.events.len());
             if known != held || unknown != 0 {
                 found.push(format!(

@@ -44,7 +44,12 @@ pub(super) struct Placement {
 
 impl Router {
     pub(super) fn new() -> Self {
-        let config = IndexConfig { workers_max: 64, blocks_per_worker_max: 1 << 16 };
+        let config = IndexConfig {
+            workers_max: 64,
+            blocks_per_worker_max: 1 << 16,
+            blocks_max: 1 << 22,
+            pending_max: 1 << 16,
+        };
         Self {
             index: Index::new(config),
             sessions: BTreeMap::new(),
@@ -93,8 +98,8 @@ impl Router {
         let block_tokens = scenario.model.block_tokens as usize;
         let salt = Salt { tenant: &wanted.tenant, public_blocks: 0 };
         let chain = root.chain(&salt, block_tokens, &wanted.prompt);
-        let held: BTreeMap<WorkerId, usize> =
-            self.index.matches(&chain, GROUP).into_iter().collect();
+        let matches = self.index.matches(&chain, GROUP);
+        let held: BTreeMap<_, _> = matches.iter().map(|held| (held.worker, held.depth)).collect();
         let ask = Ask {
             prompt_tokens: wanted.prompt.len(),
             answer_tokens: wanted.osl as usize * usize::from(wanted.choices),

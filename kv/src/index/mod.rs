@@ -26,7 +26,7 @@
 //!
 //! # Memory
 //!
-//! A block that one worker holds takes 42 to 55 bytes: 32 for the entry (up to an eighth more
+//! A block that one worker holds takes 44 to 50 bytes: 32 for the entry (up to an eighth more
 //! allocated in advance), 4 to 5 for the bucket, 6 to 12 in the worker's own set. Each further
 //! holder adds the latter. Each distinct set of two or more holders, which the blocks of one
 //! conversation share, takes 8 + 24 bytes per 64 workers of the bound, and some 30 of the writer's.
@@ -302,13 +302,7 @@ impl Index {
         }
     }
 
-    fn publish(
-        &mut self,
-        id: WorkerId,
-        key: &BlockKey,
-        parent: Option<SequenceHash>,
-        tier: Tier,
-    ) {
+    fn publish(&mut self, id: WorkerId, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
         let shared = &*self.view.0;
         let worker = self.workers.get_mut(&id).expect("it has joined");
         let name = Name::new(key);
@@ -427,5 +421,7 @@ impl Worker {
     }
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

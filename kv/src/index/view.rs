@@ -237,13 +237,7 @@ impl Shared {
 
     /// Probes until each two neighbours among the points have the same holders, or are neighbours
     /// in the chain.
-    fn bracket(
-        &self,
-        chain: &[SequenceHash],
-        group: GroupId,
-        head: Point,
-        scratch: &mut Scratch,
-    ) {
+    fn bracket(&self, chain: &[SequenceHash], group: GroupId, head: Point, scratch: &mut Scratch) {
         let last = chain.len() - 1;
         scratch.points.clear();
         scratch.points.push(head);

@@ -88,6 +88,13 @@ pub struct BlockEvent {
     pub hash: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint32, tag = "3")]
     pub group: u32,
+    /// Of a published block: the block before it; empty for the first of a chain.
+    #[prost(bytes = "vec", tag = "4")]
+    pub parent: ::prost::alloc::vec::Vec<u8>,
+    /// Of a published block: 0 device memory, 1 host memory, 2 disk, 3 remote.
+    /// Published again with another tier: it has moved there.
+    #[prost(uint32, tag = "5")]
+    pub tier: u32,
 }
 /// Nested message and enum types in `BlockEvent`.
 pub mod block_event {

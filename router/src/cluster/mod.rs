@@ -13,7 +13,7 @@ pub(crate) use session::{Connector, follow};
 use crate::choose::{self, Ask, Candidate, Load};
 use baton_kv::events::Batch;
 use baton_kv::hash::ChainRoot;
-use baton_kv::index::{Index, IndexConfig, NeedSnapshot};
+use baton_kv::index::{Index, IndexConfig, NeedSnapshot, View};
 use baton_node::config::Threshold;
 use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
 use baton_proto::internal::{self, Endpoints, ModelDescription, PeerAddress, WorkerDescription};
@@ -23,8 +23,12 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// More blocks of one worker are not remembered; they cost about a hundred bytes each.
+/// More blocks of one worker are not remembered.
 const BLOCKS_PER_WORKER_MAX: usize = 4 << 20;
+/// More distinct blocks are not remembered; they cost about fifty bytes each.
+const BLOCKS_MAX: usize = 64 << 20;
+/// More blocks on their way are not remembered.
+const PENDING_MAX: usize = 1 << 20;
 /// The one group of blocks that today's models have.
 const GROUP: GroupId = GroupId(0);
 
@@ -39,6 +43,8 @@ pub(crate) struct Cluster {
     secret: [u8; 32],
     /// Of this router's own tokenizer.json; empty if it has none.
     text_digest: Vec<u8>,
+    /// Who holds which block: looked up without the lock.
+    view: View,
     state: Mutex<State>,
     /// How many decode workers can be given work.
     decoders: watch::Sender<usize>,
@@ -96,9 +102,15 @@ impl Cluster {
     /// For a cluster with that secret and at most so many workers, and a router whose tokenizer
     /// has that digest, if it has one.
     pub(crate) fn new(secret: [u8; 32], workers_max: usize, text_digest: Vec<u8>) -> Self {
-        let config = IndexConfig { workers_max, blocks_per_worker_max: BLOCKS_PER_WORKER_MAX };
-        let state = State { model: None, members: BTreeMap::new(), index: Index::new(config) };
-        Self { secret, text_digest, state: Mutex::new(state), decoders: watch::Sender::new(0) }
+        let index = Index::new(IndexConfig {
+            workers_max,
+            blocks_per_worker_max: BLOCKS_PER_WORKER_MAX,
+            blocks_max: BLOCKS_MAX,
+            pending_max: PENDING_MAX,
+        });
+        let view = index.view().clone();
+        let state = Mutex::new(State { model: None, members: BTreeMap::new(), index });
+        Self { secret, text_digest, view, state, decoders: watch::Sender::new(0) }
     }
 
     /// The model, once a worker has described it.
@@ -120,14 +132,14 @@ impl Cluster {
         threshold: Threshold<u32>,
         tried: &[WorkerId],
     ) -> Option<Placement> {
+        let matches = self.view.matches(chain, GROUP);
+        let held: BTreeMap<_, _> = matches.iter().map(|held| (held.worker, held.depth)).collect();
         let state = self.lock();
         // A turn that was prepared for another model has the wrong hashes, and the wrong ids.
         if state.model.as_ref().is_none_or(|now| now.description.domain != model.description.domain)
         {
             return None;
         }
-        let held: BTreeMap<WorkerId, usize> =
-            state.index.matches(chain, GROUP).into_iter().collect();
         let (mut decode, mut prefill) = (Vec::new(), Vec::new());
         let left = |(worker, member): &(&WorkerId, &Member)| {
             !tried.contains(worker) && !member.is_draining()
