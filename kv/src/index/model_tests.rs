@@ -80,15 +80,12 @@ impl Truth {
     fn say(&mut self, node: usize, tier: Option<Tier>) {
         let id = BlockId { hash: hash(node), parent: parent(node).map(hash), group: GROUP };
         let mut held = self.now().clone();
-        self.log.push(match tier {
-            Some(tier) => {
-                held.insert(node, tier);
-                BlockEvent::published(&id, tier)
-            }
-            None => {
-                held.remove(&node);
-                BlockEvent::removed(&id.key())
-            }
+        self.log.push(if let Some(tier) = tier {
+            held.insert(node, tier);
+            BlockEvent::published(&id, tier)
+        } else {
+            held.remove(&node);
+            BlockEvent::removed(&id.key())
         });
         self.states.push(held);
     }

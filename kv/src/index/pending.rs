@@ -6,7 +6,7 @@
 
 use crate::block::{BlockKey, BlockMap};
 use baton_proto::ids::{GroupId, SequenceHash, WorkerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Blocks on their way to a worker.
@@ -77,7 +77,7 @@ impl PendingWork {
             blocks.retain(|_, eta| *eta > now);
             !blocks.is_empty()
         });
-        self.count = self.by_worker.values().map(|blocks| blocks.len()).sum();
+        self.count = self.by_worker.values().map(HashMap::len).sum();
     }
 
     /// How far `worker`, which holds `depth` of the chain's leading blocks, will hold them.
