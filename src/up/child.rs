@@ -4,9 +4,13 @@ use super::files::Role;
 use baton_node::exit::{Exit, Failure};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStdout, Command};
 use tokio::sync::mpsc;
+
+/// How long a process may take to be gone when it is killed.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a child says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +71,11 @@ impl Child {
             // It may have gone by itself in between.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
+    }
+
+    /// Kills it. What the system cannot end at once is left to it.
+    pub(super) async fn kill(mut self) {
+        let _ = tokio::time::timeout(KILL_PATIENCE, self.process.kill()).await;
     }
 
     /// Waits for its end and returns its exit code, if it had one.

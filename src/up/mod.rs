@@ -188,7 +188,7 @@ impl Cluster {
             let leaving = async {
                 while self.children.iter().any(is_next) {
                     match heard.recv().await {
-                        Some((name, Said::Gone)) => self.children.retain(|c| c.name != name),
+                        Some((name, Said::Gone)) => self.gone(&name).await,
                         Some(_) => {}
                         None => return,
                     }
@@ -200,8 +200,16 @@ impl Cluster {
                 () = tokio::time::sleep(STOP_GRACE) => break,
             }
         }
-        // What is left is killed when its handle falls.
-        self.children.clear();
+        for child in self.children.drain(..) {
+            child.kill().await;
+        }
+    }
+
+    /// Its output has ended; waits until it has, too.
+    async fn gone(&mut self, name: &str) {
+        if let Some(index) = self.children.iter().position(|child| child.name == name) {
+            self.children.remove(index).wait().await;
+        }
     }
 }
 
