@@ -1,5 +1,6 @@
 """The figures that Baton has set itself: each with what was found in this run."""
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -51,7 +52,7 @@ def goals(options, results):
         found.append(mapped(options, block, size))
         found.append(posting(results, block, size))
         found += busy(options, block, size)
-    found += hand_over(options, results)
+    found += hand_over(options)
     found += rdma(options)
     return found
 
@@ -65,7 +66,10 @@ def costs(results, block, name):
 def mapped(options, block, size):
     """What it takes to use 64 blocks in place that have been verified before."""
     values = []
-    more = ("--rounds", 1, "--transport", "shm", "--op", "map", "--reference", "none", "--batch", 64)
+    # An owner lets a quarter of its slots be mapped.
+    wanted = {"batch_bytes": 64 * block, "working_set": max(options.working_set, 256 * block)}
+    options = argparse.Namespace(**{**vars(options), **wanted})
+    more = ("--rounds", 1, "--transport", "shm", "--op", "map", "--reference", "none")
     try:
         for _ in range(options.rounds):
             values += [64 * row["us_per_descriptor"] for row in baton(options.baton, options, block, *more)]
@@ -128,7 +132,60 @@ def rdma(options):
     return found
 
 
-def hand_over(options, results):
+def hand_over(options):
+    """From the last block sealed to decode's next step, over and above that block's transfer: what
+    a pull of one such block takes by itself."""
+    found = []
+    for kind, op in (("shm", "copy"), ("tcp", "read")):
+        values, alone_ms = [], 0.0
+        try:
+            for _ in range(3):
+                said = run([options.baton, "bench", "smoke", "--json", "--transport", kind, "--prompts", 8])
+                said = json.loads(said.splitlines()[-1])
+                values.append(said["handover_ms_p50"])
+            block = said["moved_bytes"] // max(1, said["moved_blocks"])
+            one = argparse.Namespace(**{**vars(options), "batch_bytes": block})
+            more = ("--rounds", 3, "--transport", kind, "--op", op, "--reference", "none")
+            alone_ms = baton(options.baton, one, block, *more)[0]["p50_us"] / 1e3
+        except NotRun as error:
+            print(f"NOT RUN: hand-over over {kind}: {error}", file=sys.stderr)
+        values = [value for value in values if value is not None]
+        limit = 1 + alone_ms
+        what = f"hand-over, {kind}, last block announced to decode's step"
+        found.append(row(what, f"<= {limit:.2f} ms", values, lambda v, most=limit: v <= most, "ms"))
+    return found
+
+
+def rdma(options):
+    """RDMA beside perftest, on soft-RoCE in a virtual machine; everything there is emulated."""
+    if options.no_vm:
+        return []
+    folder = pathlib.Path(options.baton).resolve()
+    script = HERE / "rdma.py"
+    command = ["cargo", "xtask", "vm", "--timeout", 1500, "--", script, "--baton", folder]
+    try:
+        rows = json.loads(run(command, patience_s=1600, cwd=ROOT).splitlines()[-1])["rows"]
+    except (NotRun, ValueError, KeyError, IndexError) as error:
+        print(f"NOT RUN: RDMA beside perftest: {error}", file=sys.stderr)
+        rows = []
+    found = []
+    for op in ("read", "write"):
+        for block in (64 << 10, 1 << 20):
+            values = [r["ratios"] for r in rows if (r["op"], r["block_bytes"]) == (op, block)]
+            what = f"verbs {op} {block >> 10} KiB in the guest / perftest"
+            found.append(row(what, ">= 0.8", sum(values, []), lambda v: v >= 0.8))
+    for one in rows:
+        if "planned" in one:
+            what = f"verbs read {one['block_bytes'] >> 10} KiB, work requests and doorbells of a batch"
+            planned, most = one["planned"], [max(values) for values in zip(*one["posted"])]
+            goal = f"{planned[0]}, {planned[1]}"
+            met = all(posted == planned for posted in one["posted"])
+            line = f"{what:<58}{goal:>12}{most[0]:>7g}, {most[1]:g}{'' if met else ' MISSED'}"
+            found.append({"figure": what, "goal": goal, "found": most, "met": met, "line": line})
+    return found
+
+
+def hand_over(options):
     """From the last block sealed to decode's next step, over and above that block's transfer."""
     found = []
     for kind in ("shm", "tcp"):

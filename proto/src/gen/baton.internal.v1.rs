@@ -1794,10 +1794,12 @@ pub struct Window {
     /// Which queue pair, as counted in the connection.
     #[prost(uint32, tag = "1")]
     pub queue_pair: u32,
+    /// Where the first slot starts. What is open may start later in it.
     #[prost(fixed64, tag = "2")]
     pub address: u64,
     #[prost(fixed32, tag = "3")]
     pub rkey: u32,
+    /// From there to the end of what is open.
     #[prost(uint64, tag = "4")]
     pub bytes: u64,
     /// The slots that it covers: `slots` from `first_slot` on.
