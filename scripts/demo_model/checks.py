@@ -1,0 +1,47 @@
+"""What makes a turn right, and the figures that come of it. Shared by both evaluations."""
+
+import json
+import re
+
+CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+REFUSAL = ("cannot", "can't", "do not know", "no tool")
+
+
+def parse(text):
+    """Content and calls of a text in the Hermes format; a call that is no JSON is None."""
+    text = text.split("</think>")[-1]
+    calls = []
+    for body in CALL.findall(text):
+        try:
+            calls.append(json.loads(body))
+        except ValueError:
+            calls.append(None)
+    content = CALL.sub("", text).strip()
+    return content, calls
+
+
+def judge(check, content, calls):
+    """Pairs of a figure's name and whether this turn is right in it."""
+    call = calls[0] if len(calls) == 1 and isinstance(calls[0], dict) else None
+    if check["kind"] == "call":
+        chosen = call is not None and call.get("name") == check["call"]["name"]
+        yield "tool_choice", chosen
+        yield "arguments", chosen and call.get("arguments") == check["call"]["arguments"]
+    elif check["kind"] == "answer":
+        yield "answer", not calls and all(value in content for value in check["values"])
+    elif check["kind"] == "refusal":
+        yield "refusal", not calls and any(word in content for word in REFUSAL)
+    else:
+        yield "talk", not calls and all(word in content for word in check["words"])
+
+
+class Figures:
+    def __init__(self):
+        self.right, self.asked = {}, {}
+
+    def add(self, name, right):
+        self.asked[name] = self.asked.get(name, 0) + 1
+        self.right[name] = self.right.get(name, 0) + bool(right)
+
+    def shares(self):
+        return {n: round(self.right[n] / self.asked[n], 4) for n in sorted(self.asked)}

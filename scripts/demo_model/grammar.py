@@ -1,0 +1,213 @@
+"""Dialogues, drawn at random: what is said, which tools are offered, and what a right turn has."""
+
+import json
+import random
+import re
+
+from talk import SYSTEMS, TOPICS, UNKNOWN, UNKNOWN_ANSWER
+from tools import ALIKE, CHAINS, KINDS
+from values import draw
+
+NO_TOOL = "I cannot do that, I have no tool for it."
+CHOICE = re.compile(r"\[([^\[\]{}]*(?:\{[\w.]+\}[^\[\]{}]*)*\|[^\[\]]*)\]")
+SLOT = re.compile(r"\{((?:[12]\.)?[a-z_]+)\}")
+
+
+def choose(rng, text):
+    """Decides all `[a|b]`."""
+    while match := CHOICE.search(text):
+        text = text[: match.start()] + rng.choice(match[1].split("|")) + text[match.end() :]
+    return text
+
+
+def fill(text, slots):
+    return SLOT.sub(lambda match: slots.get(match[1], match[0]), text)
+
+
+def phrasing(rng, texts, evaluation):
+    """One of the phrasings of training, or of those that are kept for the evaluation."""
+    return choose(rng, rng.choice([t for i, t in enumerate(texts) if (i % 4 == 3) == evaluation]))
+
+
+class Tool:
+    """A kind of tool as one dialogue offers it: one of its names, parameters by one of theirs."""
+
+    def __init__(self, rng, key):
+        self.key, self.kind = key, KINDS[key]
+        self.name = rng.choice(self.kind.names)
+        self.names = {p.names[0]: rng.choice(p.names) for p in self.kind.parameters}
+        if len(set(self.names.values())) < len(self.names):
+            self.names = {name: name for name in self.names}
+        described = rng.random() < 0.3
+        properties = {}
+        for p in self.kind.parameters:
+            schema = {"type": p.type}
+            if described:
+                schema["description"] = p.about
+            properties[self.names[p.names[0]]] = schema
+        parameters = {"type": "object", "properties": properties}
+        if rng.random() < 0.8:
+            parameters["required"] = list(properties)
+        about = rng.choice(self.kind.abouts)
+        function = {"name": self.name, "description": about, "parameters": parameters}
+        self.definition = {"type": "function", "function": function}
+
+    def values(self, rng, evaluation):
+        values = {p.names[0]: draw(p.value, rng, evaluation) for p in self.kind.parameters}
+        while len(set(values.values())) < len(values):
+            values = {p.names[0]: draw(p.value, rng, evaluation) for p in self.kind.parameters}
+        return values
+
+    def call(self, values):
+        arguments = {}
+        for p in self.kind.parameters:
+            value = values[p.names[0]]
+            arguments[self.names[p.names[0]]] = value if p.type == "string" else json.loads(value)
+        return {"name": self.name, "arguments": arguments}
+
+    def facts(self, rng, evaluation):
+        return {slot: draw(kind, rng, evaluation) for slot, kind in self.kind.facts.items()}
+
+    def result(self, rng, slots):
+        text = rng.choice(self.kind.results)
+        quoted = text.startswith("{") and '"' in text
+        return fill(text, {k: json.dumps(v)[1:-1] for k, v in slots.items()} if quoted else slots)
+
+
+def offer(rng, keys, count):
+    """The tools of a dialogue: those of `keys` and others that are not like them."""
+    near = set(keys).union(*(group for group in ALIKE if group & set(keys)))
+    others = [key for key in KINDS if key not in near]
+    chosen = list(keys) + rng.sample(others, max(0, count - len(keys)))
+    rng.shuffle(chosen)
+    tools = [Tool(rng, key) for key in chosen]
+    if len({tool.name for tool in tools}) < len(tools):
+        return offer(rng, keys, count)
+    return {tool.key: tool for tool in tools}
+
+
+class Dialogue:
+    """Messages in OpenAI's form; `checks[i]` says what a right message `i` has."""
+
+    def __init__(self, rng, evaluation, thinking):
+        self.rng, self.evaluation, self.thinking = rng, evaluation, thinking
+        self.messages, self.checks, self.tools = [], {}, {}
+
+    def user(self, text):
+        self.messages.append({"role": "user", "content": text})
+
+    def assistant(self, thought, content="", call=None, **check):
+        message = {"role": "assistant", "content": content}
+        if self.thinking:
+            message["reasoning_content"] = thought
+        if call:
+            message["tool_calls"] = [{"type": "function", "function": call}]
+            check = {"kind": "call", "call": call}
+        self.checks[len(self.messages)] = check
+        self.messages.append(message)
+
+    def result(self, text):
+        self.messages.append({"role": "tool", "content": text})
+
+    def definitions(self):
+        return [tool.definition for tool in self.tools.values()]
+
+    def system(self):
+        if self.rng.random() < 0.4:
+            text = self.rng.choice(SYSTEMS)
+            slots = {slot: draw(slot, self.rng, self.evaluation) for slot in SLOT.findall(text)}
+            self.messages.append({"role": "system", "content": fill(text, slots)})
+
+    def talk(self):
+        texts, answer, words = self.rng.choice(TOPICS)
+        self.user(phrasing(self.rng, texts, self.evaluation))
+        self.assistant("I can say that without a tool.", answer, kind="talk", words=words)
+
+    def unknown(self):
+        text = phrasing(self.rng, UNKNOWN, self.evaluation)
+        self.user(fill(text, {s: draw(s, self.rng, self.evaluation) for s in SLOT.findall(text)}))
+        self.assistant("I do not know that.", UNKNOWN_ANSWER, kind="refusal")
+
+    def refuse(self, key):
+        """A request that only a tool that is not offered could answer."""
+        tool = Tool(self.rng, key)
+        slots = tool.values(self.rng, self.evaluation)
+        self.user(fill(phrasing(self.rng, tool.kind.asks, self.evaluation), slots))
+        thought = fill(f"The user wants {tool.kind.goal}. No tool fits.", slots)
+        self.assistant(thought, NO_TOOL, kind="refusal")
+
+    def use(self, tool, slots, goal):
+        """One call, up to its result."""
+        thought = fill(f"The user wants {goal}. I call {tool.name}.", slots)
+        self.assistant(thought, call=tool.call(slots))
+        facts = tool.facts(self.rng, self.evaluation)
+        slots.update(facts)
+        self.result(tool.result(self.rng, slots))
+        return facts
+
+    def answer(self, tool, slots, facts):
+        thought = "The result has what the user wants."
+        content = fill(tool.kind.answer, slots)
+        self.assistant(thought, content, kind="answer", values=list(facts.values()))
+
+    def one(self, key):
+        tool = self.tools[key]
+        slots = tool.values(self.rng, self.evaluation)
+        self.user(fill(phrasing(self.rng, tool.kind.asks, self.evaluation), slots))
+        facts = self.use(tool, slots, tool.kind.goal)
+        self.answer(tool, slots, facts)
+
+    def chain(self, chain):
+        first, second = self.tools[chain.first], self.tools[chain.second]
+        slots1 = first.values(self.rng, self.evaluation)
+        slots2 = second.values(self.rng, self.evaluation)
+        slots = {f"1.{k}": v for k, v in slots1.items()} | {f"2.{k}": v for k, v in slots2.items()}
+        self.user(fill(phrasing(self.rng, chain.asks, self.evaluation), slots))
+        facts = self.use(first, slots1, first.kind.goal)
+        fact, parameter = chain.feeds
+        slots2[parameter] = facts[fact]
+        facts = self.use(second, slots2, second.kind.goal)
+        self.answer(second, slots2, facts)
+
+
+def turn(rng, dialogue):
+    """One more question and everything up to its answer."""
+    kind = rng.random()
+    offered = list(dialogue.tools)
+    chains = [c for c in CHAINS if c.first in dialogue.tools and c.second in dialogue.tools]
+    if kind < 0.12:
+        dialogue.talk()
+    elif kind < 0.15:
+        dialogue.unknown()
+    elif kind < 0.27 or not offered:
+        near = set(offered).union(*(group for group in ALIKE if group & set(offered)))
+        dialogue.refuse(rng.choice([key for key in KINDS if key not in near]))
+    elif chains and rng.random() < 0.5:
+        dialogue.chain(rng.choice(chains))
+    else:
+        dialogue.one(rng.choice(offered))
+
+
+def dialogue(seed, evaluation=False):
+    """The dialogue of a seed: a system prompt perhaps, no tool to four, one turn to three."""
+    rng = random.Random(f"{seed} {evaluation}")
+    made = Dialogue(rng, evaluation, thinking=rng.random() < 0.25)
+    made.system()
+    kind = rng.random()
+    if kind < 0.08:
+        rng.choice((made.talk, made.talk, made.talk, made.unknown))()
+        while rng.random() < 0.3:
+            made.talk()
+        return made
+    if kind < 0.12:
+        made.refuse(rng.choice(list(KINDS)))
+        return made
+    if kind < 0.34:
+        chain = rng.choice(CHAINS)
+        made.tools = offer(rng, [chain.first, chain.second], rng.choice((2, 2, 3, 4)))
+    else:
+        made.tools = offer(rng, [rng.choice(list(KINDS))], rng.choice((1, 1, 2, 2, 3, 3, 4)))
+    turn(rng, made)
+    while rng.random() < 0.45 and len(made.messages) < 14:
+        turn(rng, made)
+    return made
