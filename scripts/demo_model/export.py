@@ -56,6 +56,7 @@ def main():
     model, config = state["model"], dict(state["config"])
     weights = {name: value.bfloat16().contiguous() for name, value in model.items()}
     save_file(weights, args.out / "model.safetensors", metadata={"format": "pt"})
+    (args.out / "model.safetensors").chmod(0o644)
     shutil.copyfile(args.work / "tokenizer.json", args.out / "tokenizer.json")
     shutil.copyfile(HERE / "chat_template.jinja", args.out / "chat_template.jinja")
     vocab = json.loads((args.out / "tokenizer.json").read_text())["model"]["vocab"]
