@@ -20,6 +20,11 @@ def parse(text):
     return content, calls
 
 
+def quoted(value, text):
+    """Whether the value stands in the text, and not as a part of another word or number."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
 def judge(check, content, calls):
     """Pairs of a figure's name and whether this turn is right in it."""
     call = calls[0] if len(calls) == 1 and isinstance(calls[0], dict) else None
@@ -28,7 +33,7 @@ def judge(check, content, calls):
         yield "tool_choice", chosen
         yield "arguments", chosen and call.get("arguments") == check["call"]["arguments"]
     elif check["kind"] == "answer":
-        yield "answer", not calls and all(value in content for value in check["values"])
+        yield "answer", not calls and all(quoted(value, content) for value in check["values"])
     elif check["kind"] == "refusal":
         yield "refusal", not calls and any(word in content for word in REFUSAL)
     else:

@@ -4,7 +4,7 @@ import json
 import random
 import re
 
-from talk import SYSTEMS, TOPICS, UNKNOWN, UNKNOWN_ANSWER
+from talk import ERROR_ANSWER, ERRORS, SYSTEMS, TOPICS, UNKNOWN, UNKNOWN_ANSWER
 from tools import ALIKE, CHAINS, KINDS
 from values import draw
 
@@ -69,7 +69,10 @@ class Tool:
         return {slot: draw(kind, rng, evaluation) for slot, kind in self.kind.facts.items()}
 
     def result(self, rng, slots):
-        text = rng.choice(self.kind.results)
+        # A JSON string would hold line ends in another form than the answer.
+        plain = any("\n" in value for value in slots.values())
+        texts = [t for t in self.kind.results if not (plain and t.startswith("{\""))]
+        text = rng.choice(texts)
         quoted = text.startswith("{") and '"' in text
         return fill(text, {k: json.dumps(v)[1:-1] for k, v in slots.items()} if quoted else slots)
 
@@ -115,8 +118,11 @@ class Dialogue:
     def system(self):
         if self.rng.random() < 0.4:
             text = self.rng.choice(SYSTEMS)
-            slots = {slot: draw(slot, self.rng, self.evaluation) for slot in SLOT.findall(text)}
-            self.messages.append({"role": "system", "content": fill(text, slots)})
+            self.messages.append({"role": "system", "content": self.drawn(text)})
+
+    def drawn(self, text):
+        """The text with values in its slots, whose names are their kinds."""
+        return SLOT.sub(lambda slot: draw(slot[1], self.rng, self.evaluation), text)
 
     def talk(self):
         texts, answer, words = self.rng.choice(TOPICS)
@@ -125,7 +131,7 @@ class Dialogue:
 
     def unknown(self):
         text = phrasing(self.rng, UNKNOWN, self.evaluation)
-        self.user(fill(text, {s: draw(s, self.rng, self.evaluation) for s in SLOT.findall(text)}))
+        self.user(self.drawn(text))
         self.assistant("I do not know that.", UNKNOWN_ANSWER, kind="refusal")
 
     def refuse(self, key):
@@ -136,14 +142,28 @@ class Dialogue:
         thought = fill(f"The user wants {tool.kind.goal}. No tool fits.", slots)
         self.assistant(thought, NO_TOOL, kind="refusal")
 
-    def use(self, tool, slots, goal):
+    def use(self, tool, slots, goal, single_line=False):
         """One call, up to its result."""
-        thought = fill(f"The user wants {goal}. I call {tool.name}.", slots)
-        self.assistant(thought, call=tool.call(slots))
+        self.call(tool, slots, goal)
         facts = tool.facts(self.rng, self.evaluation)
+        while single_line and any("\n" in fact for fact in facts.values()):
+            facts = tool.facts(self.rng, self.evaluation)
         slots.update(facts)
         self.result(tool.result(self.rng, slots))
         return facts
+
+    def call(self, tool, slots, goal):
+        thought = fill(f"The user wants {goal}. I call {tool.name}.", slots)
+        self.assistant(thought, call=tool.call(slots))
+
+    def fail(self, tool, slots):
+        """A call whose result is an error."""
+        self.call(tool, slots, tool.kind.goal)
+        error = draw("phrase", self.rng, self.evaluation)
+        text = self.rng.choice(ERRORS).replace("{phrase}", error)
+        self.result(self.drawn(text))
+        content = ERROR_ANSWER.replace("{phrase}", error)
+        self.assistant("The tool has failed.", content, kind="answer", values=[error])
 
     def answer(self, tool, slots, facts):
         thought = "The result has what the user wants."
@@ -154,6 +174,8 @@ class Dialogue:
         tool = self.tools[key]
         slots = tool.values(self.rng, self.evaluation)
         self.user(fill(phrasing(self.rng, tool.kind.asks, self.evaluation), slots))
+        if self.rng.random() < 0.05:
+            return self.fail(tool, slots)
         facts = self.use(tool, slots, tool.kind.goal)
         self.answer(tool, slots, facts)
 
@@ -163,7 +185,7 @@ class Dialogue:
         slots2 = second.values(self.rng, self.evaluation)
         slots = {f"1.{k}": v for k, v in slots1.items()} | {f"2.{k}": v for k, v in slots2.items()}
         self.user(fill(phrasing(self.rng, chain.asks, self.evaluation), slots))
-        facts = self.use(first, slots1, first.kind.goal)
+        facts = self.use(first, slots1, first.kind.goal, single_line=True)
         fact, parameter = chain.feeds
         slots2[parameter] = facts[fact]
         facts = self.use(second, slots2, second.kind.goal)

@@ -166,4 +166,14 @@ SYSTEMS = [
     "Today is {date}. The time is {clock}. The working directory is {directory}.",
     "You are a coding agent in {directory}.",
     "{phrase}. {phrase}.",
+    "{phrase}. {phrase}. {phrase}, {word}. {phrase}. {phrase}: {number}. {phrase}.",
 ]
+
+# What a tool says when it fails.
+ERRORS = [
+    "error: {phrase}",
+    '{"error": "{phrase}"}',
+    "failed: {phrase}",
+    "Error {integer}: {phrase}",
+]
+ERROR_ANSWER = "That did not work: {phrase}"

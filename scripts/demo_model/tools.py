@@ -70,7 +70,7 @@ READ_FILE = Kind(
         "cat {path}",
         "Have a look into {path}, please.",
     ],
-    {"content": "line"},
+    {"content": "lines"},
     ["{content}", "{content}\n", '{"content": "{content}"}'],
     "{path} says: {content}",
 )

@@ -85,7 +85,8 @@ def integer(rng):
 
 
 def decimal(rng):
-    return f"{rng.randrange(10 ** rng.randint(1, 4))}.{rng.randrange(100):02d}"
+    # No zero at the end: JSON would not keep it.
+    return f"{rng.randrange(10 ** rng.randint(1, 4))}.{rng.randrange(10)}{rng.randint(1, 9)}"
 
 
 def number(rng):
@@ -116,7 +117,8 @@ def path(rng):
 
 def city(rng):
     if rng.random() < 0.3:
-        return rng.choice(CITIES)
+        name = rng.choice(CITIES)
+        return name.lower() if rng.random() < 0.2 else name
     name = made_up(rng, 2, 3).capitalize()
     if rng.random() < 0.12:
         name = rng.choice(("New", "San", "Port", "Lake", "Saint", "North")) + " " + name
@@ -208,14 +210,18 @@ def line(rng):
     return phrase(rng)
 
 
+def lines(rng):
+    return "\n".join(line(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+
+
 def output(rng):
     """What commands print."""
     kind = rng.random()
     if kind < 0.3:
         return f"{rng.randrange(500)} {rng.choice(('passed', 'files', 'lines', 'errors', 'warnings', 'items'))}"
     if kind < 0.5:
-        return file(rng)
-    return line(rng)
+        return "\n".join(file(rng) for _ in range(rng.choice((1, 1, 2, 3))))
+    return lines(rng)
 
 
 def files(rng):
@@ -238,7 +244,7 @@ OPEN = dict(
     word=word, integer=integer, number=number, file=file, directory=directory, path=path, city=city,
     person=person, full_name=full_name, host=host, email=email, url=url, command=command,
     identifier=identifier, ticker=ticker, date=date, clock=clock, phrase=phrase, title=title,
-    line=line, output=output, files=files, phone=phone, decimal=decimal,
+    lines=lines, output=output, files=files, phone=phone, decimal=decimal,
 )  # fmt: skip
 CLOSED = dict(
     currency=pick(CURRENCIES), language=pick(LANGUAGES), sky=pick(SKIES), state=pick(STATES),
