@@ -7,8 +7,8 @@ interruption. A run of the same seed on the same machine sees the same batches.
 """
 
 import argparse
+import ctypes
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -22,6 +22,8 @@ from score import score
 from torch.nn import functional as F
 
 VOCAB = 4096
+# The allocator keeps what batches of many shapes leave behind, gigabytes, unless asked.
+LIBC = ctypes.CDLL(None)
 TOKENIZER_TEXTS = 12000
 
 
@@ -77,14 +79,20 @@ def loss_of(model, batch, rest):
     inputs, targets, own, real = (torch.from_numpy(a) for a in batch)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.hidden(inputs)
-        logits = model.logits(hidden[own]).float()
-        loss = F.cross_entropy(logits, targets[own])
-        total = loss
+        total = loss = cross_entropy(model, hidden, targets, own)
         if rest:
-            others = real & ~own
-            logits = model.logits(hidden[others]).float()
-            total = loss + rest * F.cross_entropy(logits, targets[others])
+            total = loss + rest * cross_entropy(model, hidden, targets, real & ~own)
     return total, loss.item()
+
+
+def cross_entropy(model, hidden, targets, counted):
+    """The mean where `counted`. Rows come in multiples of 256, so that few shapes occur."""
+    rows = counted.flatten().nonzero().squeeze(1)
+    rows = F.pad(rows, (0, -len(rows) % 256), value=0)
+    wanted = targets.flatten()[rows]
+    wanted[counted.sum() :] = -100
+    logits = model.logits(hidden.flatten(0, 1)[rows]).float()
+    return F.cross_entropy(logits, wanted, ignore_index=-100)
 
 
 class Run:
@@ -177,6 +185,7 @@ class Run:
             if self.at["step"] % args.show == 0 or done:
                 speed = (self.at["tokens"] - shown) / (time.monotonic() - wall)
                 self.log(loss=float(np.mean(losses)), tokens_per_s=round(speed))
+                LIBC.malloc_trim(0)
                 losses, shown, wall = [], self.at["tokens"], time.monotonic()
             if self.at["step"] % args.evaluate == 0 or done:
                 held = time.monotonic()
