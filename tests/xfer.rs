@@ -46,8 +46,9 @@ fn every_transport_moves_what_was_published() {
     let (report, rows) = rows(&output.stdout);
     // 2 transports; for each size all blocks, before and after.
     assert_eq!(report["checked_blocks"], 2 * 2 * (256 + 16));
-    // For each size 2 transports and mappings, these once more under load, 2 limits, and posting.
-    assert_eq!(rows.len(), 2 * (3 + 3 + 2 + 1));
+    // For each size 2 transports and mappings, these and memcpy once more under load, 2 limits, and
+    // posting.
+    assert_eq!(rows.len(), 2 * (3 + 4 + 2 + 1));
     let (mapped, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row["op"] == "map");
     for row in mapped {
         assert!(row["us_per_descriptor"].as_f64().unwrap() > 0.0, "{row}");
