@@ -126,10 +126,15 @@ def draw(document):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: chart.py xfer.json > xfer.svg")
-    with open(sys.argv[1], encoding="utf-8") as file:
-        sys.stdout.write(draw(json.load(file)))
+    if len(sys.argv) < 2:
+        sys.exit("usage: chart.py xfer.json [MORE.json ...] > xfer.svg")
+    document = {}
+    for name in sys.argv[1:]:
+        with open(name, encoding="utf-8") as file:
+            found = json.load(file)
+        # What is said of the run is the first one's.
+        document = {**found, **document, "speeds": document.get("speeds", []) + found["speeds"]}
+    sys.stdout.write(draw(document))
 
 
 if __name__ == "__main__":
