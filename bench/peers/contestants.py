@@ -1,5 +1,6 @@
 """Who takes part in the comparison: how each is started, and what it prints."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -113,21 +114,29 @@ def ucx_perftest(test, size, count, variables):
     if not shutil.which("ucx_perftest"):
         raise NotRun("ucx_perftest is not installed: apt-get install ucx-utils")
     port = str(free_port())
+    try:
+        with listening(["ucx_perftest", "-p", port], port, **variables):
+            command = ["ucx_perftest", "127.0.0.1", "-p", port, "-t", test, "-s", size]
+            command += ["-n", count, "-w", max(2, count // 20), "-f"]
+            last = run(command, **variables).splitlines()[-1].split()
+        # iterations, three of latency, bandwidth average and overall, message rate likewise
+        return {"gb_per_s": float(last[5]) * 2**20 / 1e9}
+    except (IndexError, ValueError) as error:
+        raise NotRun("ucx_perftest printed no figure") from error
+
+
+@contextlib.contextmanager
+def listening(command, port, **changes):
+    """A server that has begun to listen at its port, killed in the end."""
     server = subprocess.Popen(
-        ["ucx_perftest", "-p", port],
-        env={**os.environ, **variables},
+        [str(word) for word in command],
+        env={**os.environ, **changes},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         wait_for_listener(int(port), server)
-        command = ["ucx_perftest", "127.0.0.1", "-p", port, "-t", test, "-s", size]
-        command += ["-n", count, "-w", max(2, count // 20), "-f"]
-        last = run(command, **variables).splitlines()[-1].split()
-        # iterations, three of latency, bandwidth average and overall, message rate likewise
-        return {"gb_per_s": float(last[5]) * 2**20 / 1e9}
-    except (IndexError, ValueError) as error:
-        raise NotRun("ucx_perftest printed no figure") from error
+        yield
     finally:
         server.kill()
         server.wait()
@@ -142,6 +151,6 @@ def wait_for_listener(port, process):
         if any(wanted in line.split(" rem")[0] and " 0A " in line for line in lines):
             return
         if process.poll() is not None:
-            raise NotRun("ucx_perftest ended at once")
+            raise NotRun(f"{process.args[0]} ended at once")
         time.sleep(0.05)
-    raise NotRun("ucx_perftest does not listen")
+    raise NotRun(f"{process.args[0]} does not listen")

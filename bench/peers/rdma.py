@@ -14,10 +14,9 @@ import json
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 
-from contestants import NotRun, free_port, run, wait_for_listener
+from contestants import NotRun, free_port, listening, run
 
 MIB = 1 << 20
 # Bytes of Baton's work requests, and of its stages on each queue pair.
@@ -36,14 +35,8 @@ def perftest(op, block, options):
     command += ["-n", count, "-t", depth, "-N", "-F"]
     if options.gid_index is not None:
         command += ["-x", options.gid_index]
-    command = [str(word) for word in command]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_listener(int(port), server)
+    with listening(command, port):
         said = run([*command, "127.0.0.1"])
-    finally:
-        server.kill()
-        server.wait()
     rows = [line.split() for line in said.splitlines()]
     # bytes, iterations, peak, average in MiB/s, messages
     found = [float(row[3]) for row in rows if len(row) == 5 and row[0] == str(block)]
