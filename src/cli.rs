@@ -178,7 +178,7 @@ pub(crate) struct ChatArgs {
     /// Answer tokens at most
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_tokens: u32,
-    /// Randomness; 0 is greedy
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub(crate) temperature: f32,
+    /// Randomness; 0 is greedy [default: the model's own]
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
 }

@@ -6,9 +6,10 @@
 
 use crate::foreign;
 use crate::mapping::{Access, Mapping};
+use crate::memfd::{self, Pages};
 use crate::protocol::{is_pinned, pin, unpin};
 use crate::{ArenaError, PeerArenaError};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::SealFlags;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
@@ -52,23 +53,9 @@ impl Board {
     /// Makes the board of one reader of an arena of so many slots, which may pin `limit` of them at
     /// a time.
     pub fn create(slots: u32, limit: u32) -> Result<Self, ArenaError> {
-        let wanted = total(slots);
-        let failed = |step| {
-            move |source: rustix::io::Errno| ArenaError::System {
-                step,
-                wanted,
-                source: source.into(),
-            }
-        };
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create("baton-board", flags).map_err(failed("memfd_create"))?;
         // All of its memory now: later, running out would be a signal, in either process.
-        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, wanted)
-            .map_err(failed("fallocate"))?;
-        let mapping = Mapping::new(fd.as_fd(), wanted as usize, Access::ReadWrite)
-            .map_err(|source| ArenaError::System { step: "mmap", wanted, source })?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).map_err(failed("sealing"))?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW;
+        let (fd, mapping) = memfd::create("baton-board", total(slots), Pages::Now, seals)?;
         mapping.store_record(0, &header(slots, limit));
         Ok(Self { mapping, fd, slots, limit })
     }

@@ -26,6 +26,7 @@ mod foreign;
 mod guard;
 mod layout;
 mod mapping;
+mod memfd;
 mod memory;
 mod own;
 mod peer;

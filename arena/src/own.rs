@@ -2,9 +2,10 @@
 
 use crate::guard::{ReadGuard, SlotStates, WriteGuard};
 use crate::layout::{Layout, RECORD_BYTES, Shape};
-use crate::mapping::{Access, Mapping};
+use crate::mapping::Mapping;
+use crate::memfd::{self, Pages};
 use crate::{ArenaError, memory};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::SealFlags;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -45,23 +46,10 @@ impl Arena {
         if let Some(available) = memory::available().filter(|&available| available < wanted) {
             return Err(ArenaError::TooLarge { wanted, available, slots, slot_bytes });
         }
-        let failed = |step| {
-            move |source: rustix::io::Errno| ArenaError::System {
-                step,
-                wanted,
-                source: source.into(),
-            }
-        };
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create(name, flags).map_err(failed("memfd_create"))?;
-        rustix::fs::ftruncate(&fd, wanted).map_err(failed("ftruncate"))?;
-        let mapping = Mapping::new(fd.as_fd(), wanted as usize, Access::ReadWrite)
-            .map_err(|source| ArenaError::System { step: "mmap", wanted, source })?;
-        // Nobody can resize it, and whoever gets the descriptor can only map it for reading: the
-        // mapping above stays the only one that writes.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).map_err(failed("sealing"))?;
-
+        // Whoever gets the descriptor can only map it for reading: the mapping that is made here
+        // stays the only one that writes.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        let (fd, mapping) = memfd::create(name, wanted, Pages::WhenTouched, seals)?;
         mapping.store_record(0, &layout.header());
         let states = SlotStates::new(slots);
         Ok(Self(Arc::new(Inner { mapping, layout, states, fd })))

@@ -123,6 +123,7 @@ impl Service {
             tenant: tenant.map_or_else(TenantId::anonymous, |name| TenantId(Arc::from(name))),
             deadline: self.config.timeouts.request.0,
             seed,
+            sampling: self.text.sampling_defaults(),
             session,
         })
     }

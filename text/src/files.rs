@@ -92,7 +92,8 @@ fn token_text(token: Option<&Json>) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
-fn object(path: &Path) -> Result<Option<Map<String, Json>>, LoadError> {
+/// A file that holds one JSON object; `None` if it is absent.
+pub(crate) fn object(path: &Path) -> Result<Option<Map<String, Json>>, LoadError> {
     let Some(bytes) = read(path, false)? else { return Ok(None) };
     let malformed = |reason: String| LoadError::Malformed { path: path.to_owned(), reason };
     match serde_json::from_slice(&bytes) {

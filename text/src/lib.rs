@@ -9,6 +9,7 @@ mod decoder;
 mod detokenizer;
 mod error;
 mod files;
+mod generation;
 mod model;
 mod pieces;
 mod stop;
@@ -17,5 +18,6 @@ mod template;
 
 pub use detokenizer::Detokenizer;
 pub use error::{EncodeError, LoadError, PromptError, RenderError};
+pub use generation::SamplingDefaults;
 pub use model::{Clock, Limits, TextModel};
 pub use stop::{StopHit, StopStep, StopStrings};

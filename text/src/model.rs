@@ -4,7 +4,9 @@ use crate::decoder::{self, Stage};
 use crate::files::{self, TokenizerConfig};
 use crate::pieces::Pieces;
 use crate::template::Templates;
-use crate::{Detokenizer, EncodeError, LoadError, PromptError, RenderError, synthetic};
+use crate::{
+    Detokenizer, EncodeError, LoadError, PromptError, RenderError, SamplingDefaults, synthetic,
+};
 use baton_proto::ids::TokenId;
 use baton_proto::ir;
 use std::fmt;
@@ -39,6 +41,7 @@ pub struct TextModel {
     /// The decoder in its initial state.
     pub(crate) stages: Vec<Stage>,
     templates: Templates,
+    sampling: SamplingDefaults,
     limits: Limits,
     clock: Clock,
 }
@@ -88,6 +91,7 @@ impl TextModel {
             pieces,
             stages,
             templates: Templates::new(config, limits)?,
+            sampling: SamplingDefaults::read(dir)?,
             limits,
             clock: system_clock(),
         })
@@ -102,6 +106,7 @@ impl TextModel {
             pieces: synthetic::pieces(vocab_size),
             stages: Vec::new(),
             templates: synthetic::templates(limits),
+            sampling: SamplingDefaults::default(),
             limits,
             clock: system_clock(),
         }
@@ -117,6 +122,11 @@ impl TextModel {
     /// Ids are below this. An engine's own vocabulary may be larger: weights are often padded.
     pub fn vocab_size(&self) -> u32 {
         self.pieces.len()
+    }
+
+    /// How tokens are drawn where a request does not say it.
+    pub fn sampling_defaults(&self) -> SamplingDefaults {
+        self.sampling
     }
 
     /// Whether the model has a template for conversations.

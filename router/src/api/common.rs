@@ -6,6 +6,7 @@ use crate::error::Invalid;
 pub(super) use crate::error::{NAME_BYTES_MAX, clip};
 use baton_proto::ids::{RequestId, TenantId, TokenId};
 use baton_proto::ir::{Hints, Prompt, Request, Sampling, Stop};
+use baton_text::SamplingDefaults;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(crate) struct Mint {
     pub(crate) deadline: Duration,
     /// Used where the client names no seed.
     pub(crate) seed: u64,
+    /// Used where the client does not say how to draw.
+    pub(crate) sampling: SamplingDefaults,
     /// The session that the headers name.
     pub(crate) session: Option<String>,
 }
@@ -77,7 +80,7 @@ pub(super) fn call(
         tenant: mint.tenant.clone(),
         deadline: mint.deadline,
         model: body.required_string("model")?.to_owned(),
-        sampling: sampling(body, mint.seed, limits)?,
+        sampling: sampling(body, mint, limits)?,
         stop,
         choices,
         logprobs: parts.logprobs,
@@ -102,31 +105,33 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn sampling(body: Object<'_>, seed: u64, limits: &Limits) -> Result<Sampling, Invalid> {
-    let top_k = body.integer("top_k", -1, i64::from(i32::MAX))?.unwrap_or(0).max(0) as u32;
-    let top_p = body.number("top_p", 0.0, 1.0)?.unwrap_or(1.0);
+fn sampling(body: Object<'_>, mint: &Mint, limits: &Limits) -> Result<Sampling, Invalid> {
+    let otherwise = mint.sampling;
+    let top_k = body.integer("top_k", -1, i64::from(i32::MAX))?.map(|k| k.max(0) as u32);
+    let top_p = body.number("top_p", 0.0, 1.0)?.unwrap_or(otherwise.top_p);
     if top_p == 0.0 {
         return Err(Invalid::value(
             "top_p",
             "Invalid 'top_p': expected a value above 0, but got 0.",
         ));
     }
-    let repetition_penalty = body.number("repetition_penalty", 0.0, 10.0)?.unwrap_or(1.0);
+    let repetition_penalty =
+        body.number("repetition_penalty", 0.0, 10.0)?.unwrap_or(otherwise.repetition_penalty);
     if repetition_penalty == 0.0 {
         let message = "Invalid 'repetition_penalty': expected a value above 0, but got 0.";
         return Err(Invalid::value("repetition_penalty", message));
     }
     Ok(Sampling {
-        temperature: body.number("temperature", 0.0, 2.0)?.unwrap_or(1.0),
-        top_k,
+        temperature: body.number("temperature", 0.0, 2.0)?.unwrap_or(otherwise.temperature),
+        top_k: top_k.unwrap_or(otherwise.top_k),
         top_p,
-        min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
+        min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(otherwise.min_p),
         repetition_penalty,
         presence_penalty: body.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         frequency_penalty: body.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(body, limits)?,
         // The bits of a negative seed serve as well as any.
-        seed: body.integer("seed", i64::MIN, i64::MAX)?.map_or(seed, |seed| seed as u64),
+        seed: body.integer("seed", i64::MIN, i64::MAX)?.map_or(mint.seed, |seed| seed as u64),
     })
 }
 

@@ -6,6 +6,7 @@ use crate::config::Limits;
 use crate::error::Invalid;
 use baton_proto::ids::{RequestId, TenantId};
 use baton_proto::ir::{Hints, JsonText, Part, Prompt, Role, Sampling, Stop};
+use baton_text::SamplingDefaults;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ fn mint() -> Mint {
         tenant: TenantId::anonymous(),
         deadline: Duration::from_mins(1),
         seed: 42,
+        sampling: SamplingDefaults::default(),
         session: None,
     }
 }
@@ -62,6 +64,22 @@ fn spelled(parts: &[Part]) -> String {
         }
     };
     parts.iter().map(spell).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_checkpoint_says_how_to_draw_where_the_body_does_not() {
+    let sampling =
+        SamplingDefaults { temperature: 0.6, top_k: 20, top_p: 0.95, ..SamplingDefaults::default() };
+    let mint = Mint { sampling, ..mint() };
+    let drawn = |fields: Value| {
+        let call = chat::parse(&chat_with(&fields), &mint, &Limits::default()).expect("a call");
+        let Sampling { temperature, top_k, top_p, .. } = call.request.sampling;
+        (temperature, top_k, top_p)
+    };
+    assert_eq!(drawn(json!({})), (0.6, 20, 0.95));
+    assert_eq!(drawn(json!({"temperature": null})), (0.6, 20, 0.95));
+    assert_eq!(drawn(json!({"temperature": 1, "top_k": -1})), (1.0, 0, 0.95));
+    assert_eq!(drawn(json!({"top_k": 0, "top_p": 1})), (0.6, 0, 1.0));
 }
 
 #[test]
