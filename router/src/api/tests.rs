@@ -68,8 +68,12 @@ fn spelled(parts: &[Part]) -> String {
 
 #[test]
 fn the_checkpoint_says_how_to_draw_where_the_body_does_not() {
-    let sampling =
-        SamplingDefaults { temperature: 0.6, top_k: 20, top_p: 0.95, ..SamplingDefaults::default() };
+    let sampling = SamplingDefaults {
+        temperature: 0.6,
+        top_k: 20,
+        top_p: 0.95,
+        ..SamplingDefaults::default()
+    };
     let mint = Mint { sampling, ..mint() };
     let drawn = |fields: Value| {
         let call = chat::parse(&chat_with(&fields), &mint, &Limits::default()).expect("a call");
