@@ -8,6 +8,7 @@ use crate::ArenaError;
 use crate::mapping::{Access, Mapping};
 
 /// When the kernel finds memory for the pages of a file.
+#[derive(Clone, Copy)]
 pub(crate) enum Pages {
     /// At once: a shortage is an error here.
     Now,
