@@ -3,6 +3,7 @@
 use crate::decoder::{self, Stage};
 use crate::files::{self, TokenizerConfig};
 use crate::pieces::Pieces;
+use crate::segments::{Cuts, Segment};
 use crate::template::Templates;
 use crate::{
     Detokenizer, EncodeError, LoadError, PromptError, RenderError, SamplingDefaults, synthetic,
@@ -37,6 +38,7 @@ impl Default for Limits {
 /// A model's text side. Loaded once, shared by an `Arc`.
 pub struct TextModel {
     codec: Codec,
+    cuts: Cuts,
     pub(crate) pieces: Pieces,
     /// The decoder in its initial state.
     pub(crate) stages: Vec<Stage>,
@@ -85,8 +87,10 @@ impl TextModel {
             .map_err(|what| LoadError::Decoder { path: path.clone(), what })?;
         let config = TokenizerConfig::read(dir)?;
         let prefix = prefix(&tokenizer, &config).map_err(malformed)?;
+        let cuts = Cuts::of(&tokenizer);
         let checkpoint = Checkpoint { tokenizer, literal: OnceLock::new(), prefix };
         Ok(Self {
+            cuts,
             codec: Codec::Checkpoint(Box::new(checkpoint)),
             pieces,
             stages,
@@ -103,6 +107,7 @@ impl TextModel {
         let limits = Limits::default();
         Self {
             codec: Codec::Synthetic,
+            cuts: Cuts::anywhere(),
             pieces: synthetic::pieces(vocab_size),
             stages: Vec::new(),
             templates: synthetic::templates(limits),
@@ -170,19 +175,45 @@ impl TextModel {
     /// Without, the text is text: nothing is recognised and nothing added.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EncodeError> {
         let mut ids = self.tokenize(text, special)?;
+        if special {
+            self.add_prefix(&mut ids);
+        }
+        Ok(ids)
+    }
+
+    /// Puts before the ids of a text what the model wants there (bos), unless they begin with it.
+    pub fn add_prefix(&self, ids: &mut Vec<TokenId>) {
         if let Codec::Checkpoint(checkpoint) = &self.codec
-            && special
             && !ids.starts_with(&checkpoint.prefix)
         {
             ids.splice(0..0, checkpoint.prefix.iter().copied());
         }
-        Ok(ids)
     }
 
     /// A rendered conversation to ids: special tokens are recognised and nothing is added, because
     /// the template has written everything.
     pub fn encode_rendered(&self, text: &str) -> Result<Vec<TokenId>, EncodeError> {
         self.tokenize(text, true)
+    }
+
+    /// The parts of a text that can be tokenised one by one: its ids, as
+    /// [`TextModel::encode_rendered`] gives them, are those of its segments, one after the other.
+    /// Together the segments are the text. Where they end depends on little that follows, so texts
+    /// that begin alike begin with the same segments.
+    ///
+    /// Those before `start` are left out; a firm segment begins there, or the text.
+    pub fn segments<'t>(
+        &self,
+        text: &'t str,
+        start: usize,
+    ) -> Result<Vec<Segment<'t>>, EncodeError> {
+        self.check_length(text)?;
+        Ok(self.cuts.segments(&text[start..]))
+    }
+
+    /// See [`Segment::firm`]; in bytes.
+    pub fn lookahead(&self) -> usize {
+        self.cuts.lookahead()
     }
 
     /// The one rule for what a prompt of any kind is in ids.
@@ -217,10 +248,7 @@ impl TextModel {
     }
 
     fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EncodeError> {
-        let limit = self.limits.text_bytes;
-        if text.len() > limit {
-            return Err(EncodeError::TooLong { bytes: text.len(), limit });
-        }
+        self.check_length(text)?;
         let checkpoint = match &self.codec {
             Codec::Checkpoint(checkpoint) => checkpoint,
             Codec::Synthetic => return Ok(synthetic::encode(text, self.vocab_size())),
@@ -229,6 +257,14 @@ impl TextModel {
         let encoding = tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|e| EncodeError::Tokenizer { reason: e.to_string() })?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    fn check_length(&self, text: &str) -> Result<(), EncodeError> {
+        let limit = self.limits.text_bytes;
+        if text.len() > limit {
+            return Err(EncodeError::TooLong { bytes: text.len(), limit });
+        }
+        Ok(())
     }
 }
 
