@@ -92,16 +92,24 @@ impl ChainRoot {
         block_tokens: usize,
         ids: &[TokenId],
     ) -> Vec<SequenceHash> {
+        self.continued(salt, block_tokens, ids, Vec::new())
+    }
+
+    /// The same for ids of whose chain the beginning is `known`: only the rest is computed.
+    pub fn continued(
+        &self,
+        salt: &Salt<'_>,
+        block_tokens: usize,
+        ids: &[TokenId],
+        known: Vec<SequenceHash>,
+    ) -> Vec<SequenceHash> {
         assert!(block_tokens > 0, "a block has tokens");
-        let mut parent = None;
-        ids.chunks_exact(block_tokens)
-            .enumerate()
-            .map(|(index, block)| {
-                let hash = self.next(salt, index, parent, block);
-                parent = Some(hash);
-                hash
-            })
-            .collect()
+        let mut chain = known;
+        chain.reserve_exact((ids.len() / block_tokens).saturating_sub(chain.len()));
+        for (index, block) in ids.chunks_exact(block_tokens).enumerate().skip(chain.len()) {
+            chain.push(self.next(salt, index, chain.last().copied(), block));
+        }
+        chain
     }
 
     /// The hash of the block of `ids` at `index` of its chain, which follows `parent`; `None` for

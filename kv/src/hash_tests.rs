@@ -177,6 +177,8 @@ proptest! {
         for (index, (block, hash)) in ids.chunks_exact(100).zip(&chain).enumerate() {
             parent = Some(root().next(&salt, index, parent, block));
             prop_assert_eq!(parent, Some(*hash));
+            let known = chain[..index].to_vec();
+            prop_assert_eq!(&root().continued(&salt, 100, &ids, known), &chain);
         }
     }
 }

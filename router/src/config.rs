@@ -85,6 +85,9 @@ pub struct Limits {
     pub requests_max: usize,
     /// Bytes of request bodies in memory at once; at least one body of the largest size.
     pub bodies_bytes_max: ByteSize,
+    /// Bytes of earlier prompts, their ids and hashes, that are kept so that a turn costs only what
+    /// is new in it; 0: nothing is kept.
+    pub prompt_cache_bytes_max: ByteSize,
     /// Requests that may wait for the stream to one decode worker.
     pub submits_max: usize,
     /// Threads that parse, render and tokenise; 0: one per core.
@@ -165,6 +168,7 @@ impl Default for Limits {
         Self {
             requests_max: 4096,
             bodies_bytes_max: ByteSize::mib(1 << 10),
+            prompt_cache_bytes_max: ByteSize::mib(256),
             submits_max: 1024,
             text_threads: 0,
             messages_max: 16_384,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub(crate) struct Metrics {
     requests: Family<Vec<(&'static str, String)>, Counter>,
     tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    prompt_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
     pub(crate) ttft: Histogram,
     pub(crate) itl: Histogram,
     queue: Histogram,
@@ -43,6 +44,11 @@ impl Metrics {
                 Family::default(),
             ),
             tokens: registry.register("tokens", "Tokens by stage and kind", Family::default()),
+            prompt_tokens: registry.register(
+                "prompt_tokens",
+                "Tokens of prompts by where their ids came from: reused, or encoded anew",
+                Family::default(),
+            ),
             ttft: wait("ttft_seconds", "From a request's arrival to its first token"),
             itl: registry.histogram("itl_seconds", "Between tokens of an answer", &STEP_SECONDS),
             queue: wait("queue_seconds", "In a worker's queue, before anything was computed"),
@@ -64,6 +70,13 @@ impl Metrics {
     /// So many tokens of an answer have arrived.
     pub(crate) fn decoded(&self, count: usize) {
         self.count("decode", "computed", count as u64);
+    }
+
+    /// A prompt of so many tokens was prepared, and so many of their ids were known.
+    pub(crate) fn prepared(&self, tokens: usize, reused: usize) {
+        for (kind, count) in [("reused", reused), ("encoded", tokens - reused)] {
+            self.prompt_tokens.get_or_create(&vec![("kind", kind)]).inc_by(count as u64);
+        }
     }
 
     /// A worker has said what a prompt of so many tokens cost.

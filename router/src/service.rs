@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::TurnError;
 use crate::metrics::Metrics;
+use crate::prompts::Prompts;
 use crate::retry::RetryBudget;
 use crate::text_pool::TextPool;
 use crate::turn::{Basis, Prepared, prepare};
@@ -41,6 +42,8 @@ pub(crate) struct Service {
     bodies: Bodies,
     /// Threads that parse, render and tokenise.
     text_pool: TextPool,
+    /// What earlier prompts have left.
+    prompts: Prompts,
     retries: Mutex<RetryBudget>,
 }
 
@@ -59,6 +62,7 @@ impl Service {
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
         Ok(Self {
+            prompts: Prompts::new(config.limits.prompt_cache_bytes_max.bytes()),
             bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
@@ -101,9 +105,12 @@ impl Service {
             let basis = Basis {
                 text: &service.text,
                 token_bytes_max: service.token_bytes_max,
+                prompts: &service.prompts,
                 answer_tokens_assumed: service.config.placement.answer_tokens_assumed,
             };
-            Ok((prepare(request, model, basis, arrived)?, delivery))
+            let prepared = prepare(request, model, basis, arrived)?;
+            service.metrics.prepared(prepared.ids.len(), prepared.reused_tokens);
+            Ok((prepared, delivery))
         };
         self.text_pool.run(arrived + deadline, work).await
     }
@@ -174,7 +181,7 @@ impl Service {
 }
 
 /// The most bytes of text that one token may stand for.
-fn token_bytes_max(text: &TextModel) -> usize {
+pub(crate) fn token_bytes_max(text: &TextModel) -> usize {
     let bytes = (0..text.vocab_size()).filter_map(|id| text.token_bytes(id)).map(|b| b.len());
     bytes.max().unwrap_or(0).max(TOKEN_BYTES_MIN)
 }

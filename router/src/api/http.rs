@@ -147,7 +147,13 @@ async fn read(service: &Service, mut body: Body) -> Result<(Bytes, Held), TurnEr
     Ok((whole.freeze(), held))
 }
 
-fn parse(dialect: Dialect, body: &[u8], mint: &Mint, config: &Config) -> Result<Call, TurnError> {
+/// The body of a request to what it asks for.
+pub(crate) fn parse(
+    dialect: Dialect,
+    body: &[u8],
+    mint: &Mint,
+    config: &Config,
+) -> Result<Call, TurnError> {
     let body: Value = serde_json::from_slice(body).map_err(|error| Invalid {
         param: None,
         code: "invalid_json",

@@ -15,7 +15,7 @@ mod write;
 
 pub(crate) use common::{Call, Delivery, Mint};
 pub(crate) use error::status;
-pub(crate) use http::routes;
+pub(crate) use http::{parse, routes};
 
 /// Which interface a request came through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,8 +5,9 @@
 
 use crate::cluster::Model;
 use crate::error::{Invalid, TurnError};
+use crate::prompts::{Encoded, Prompts};
 use baton_kv::hash::Salt;
-use baton_proto::ids::{SequenceHash, TokenId};
+use baton_proto::ids::{SequenceHash, TenantId, TokenId};
 use baton_proto::internal;
 use baton_proto::ir::{Prompt, Request};
 use baton_text::{EncodeError, PromptError, RenderError, TextModel};
@@ -24,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) ids: Vec<TokenId>,
     /// The hashes of the whole blocks of `ids`.
     pub(crate) chain: Vec<SequenceHash>,
+    /// How many of `ids` were known from earlier prompts.
+    pub(crate) reused_tokens: usize,
     /// Tokens that a choice will probably have: the client's word, or the assumption of the
     /// configuration. Memory is promised for them.
     pub(crate) answer_tokens: u32,
@@ -41,6 +44,8 @@ pub(crate) struct Basis<'a> {
     pub(crate) text: &'a TextModel,
     /// No token stands for more bytes of text.
     pub(crate) token_bytes_max: usize,
+    /// What earlier prompts have left.
+    pub(crate) prompts: &'a Prompts,
     /// The length of an answer that nobody has said.
     pub(crate) answer_tokens_assumed: u32,
 }
@@ -55,9 +60,10 @@ pub(crate) fn prepare(
     let described = &model.description;
     check_vocabulary(&request, described.vocab_size)?;
     let param = prompt_param(&request.prompt);
-    let ids = tokenise(&request.prompt, basis, described.context_tokens, param)?;
     // The ids stand for it from here on; a turn lives long, and its text may be large.
-    request.prompt = Prompt::Tokens(Vec::new());
+    let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
+    let (mut encoded, rendered) = tokenise(prompt, &request.tenant, &model, basis, param)?;
+    let ids = &encoded.ids;
     if ids.is_empty() {
         let message = format!("Invalid '{param}': the prompt has no tokens.");
         return Err(Invalid::value(param, message).into());
@@ -71,7 +77,10 @@ pub(crate) fn prepare(
     request.stop.max_tokens = request.stop.max_tokens.min(room);
     request.stop.min_tokens = request.stop.min_tokens.min(request.stop.max_tokens);
     let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
-    let chain = model.root.chain(&salt, described.block_tokens as usize, &ids);
+    let chain = basis.prompts.chain(&model, &salt, &mut encoded);
+    if let Some(rendered) = rendered {
+        basis.prompts.keep(&model, &request.tenant, rendered, &encoded, &chain);
+    }
     let mut ends: HashSet<_> = request.stop.ids.iter().copied().collect();
     if !request.stop.ignore_eos {
         ends.extend(&described.eos);
@@ -81,7 +90,8 @@ pub(crate) fn prepare(
     let answer_tokens = assumed.min(request.stop.max_tokens);
     Ok(Prepared {
         request,
-        ids,
+        reused_tokens: encoded.reused,
+        ids: encoded.ids,
         chain,
         answer_tokens,
         arrived,
@@ -134,33 +144,45 @@ impl Prepared {
     }
 }
 
-/// The prompt's ids. A text that cannot fit the context, whatever its tokens are, is not tokenised:
-/// that would take seconds for an answer that is known before.
+/// The prompt's ids, and the text that they are the ids of where it is worth keeping. A text that
+/// cannot fit the context, whatever its tokens are, is not tokenised: that would take seconds for an
+/// answer that is known before.
 fn tokenise(
-    prompt: &Prompt,
+    prompt: Prompt,
+    tenant: &TenantId,
+    model: &Model,
     basis: Basis<'_>,
-    context: u32,
     param: &'static str,
-) -> Result<Vec<TokenId>, TurnError> {
-    let text = basis.text;
+) -> Result<(Encoded, Option<String>), TurnError> {
+    let Basis { text, prompts, .. } = basis;
+    let context = model.description.context_tokens;
     let unusable = |error: PromptError| unusable_prompt(&error, param);
     let bytes_max = (context as usize).saturating_mul(basis.token_bytes_max);
     let check = |bytes: usize| match bytes {
         bytes if bytes > bytes_max => Err(TurnError::TextTooLong { bytes, context, param }),
         _ => Ok(()),
     };
+    let encode = |rendered: &str| {
+        check(rendered.len())?;
+        let encoded = prompts.encode(text, model, tenant, rendered);
+        encoded.map_err(|error| unusable(error.into()))
+    };
     match prompt {
         // What the template leaves out does not count, so the rendered text is what is measured.
         Prompt::Chat(chat) => {
-            let rendered = text.render(chat).map_err(|error| unusable(error.into()))?;
-            check(rendered.len())?;
-            text.encode_rendered(&rendered).map_err(|error| unusable(error.into()))
+            let rendered = text.render(&chat).map_err(|error| unusable(error.into()))?;
+            Ok((encode(&rendered)?, Some(rendered)))
         }
-        Prompt::Text(prompt_text) => {
-            check(prompt_text.len())?;
-            text.prompt_ids(prompt).map_err(unusable)
+        Prompt::Text(rendered) => {
+            let mut encoded = encode(&rendered)?;
+            // Kept are ids that begin where their text begins.
+            let shifted = encoded.add_prefix(text);
+            Ok((encoded, (!shifted).then_some(rendered)))
         }
-        Prompt::Tokens(_) => text.prompt_ids(prompt).map_err(unusable),
+        Prompt::Tokens(ids) => {
+            text.check_ids(&ids).map_err(|error| unusable(error.into()))?;
+            Ok((Encoded::given(ids), None))
+        }
     }
 }
 
@@ -206,16 +228,31 @@ fn unusable_prompt(error: &PromptError, param: &str) -> TurnError {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use baton_kv::hash::ChainRoot;
+    use baton_proto::internal::ModelDescription;
     use baton_text::TextModel;
-
-    fn basis(text: &TextModel) -> Basis<'_> {
-        Basis { text, token_bytes_max: 8, answer_tokens_assumed: 512 }
-    }
 
     #[test]
     fn text_that_cannot_fit_is_refused_before_it_is_tokenised() {
         let text = TextModel::synthetic(1000);
-        let try_text = |prompt: String| tokenise(&Prompt::Text(prompt), basis(&text), 10, "prompt");
+        let prompts = Prompts::new(1 << 20);
+        let basis = Basis {
+            text: &text,
+            token_bytes_max: 8,
+            prompts: &prompts,
+            answer_tokens_assumed: 512,
+        };
+        let tenant = TenantId::anonymous();
+        let description = ModelDescription {
+            context_tokens: 10,
+            block_tokens: 16,
+            ..ModelDescription::default()
+        };
+        let model = Model { description, root: ChainRoot::new(&[0; 32], &[0; 32]) };
+        let try_text = |prompt: String| {
+            let encoded = tokenise(Prompt::Text(prompt), &tenant, &model, basis, "prompt");
+            encoded.map(|(encoded, _)| encoded.ids)
+        };
         // Whether it fits by its tokens is decided later, by the count.
         assert_eq!(try_text("a".repeat(80)).unwrap().len(), 80);
         let refused = TurnError::TextTooLong { bytes: 81, context: 10, param: "prompt" };
