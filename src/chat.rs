@@ -88,7 +88,8 @@ async fn answer(
     Ok(answer)
 }
 
-fn failure(error: &ClientError) -> Failure {
+/// What a call to a cluster has failed with, as the command ends with it.
+pub(crate) fn failure(error: &ClientError) -> Failure {
     let failure = Failure::new(Exit::Unavailable, error.to_string());
     match error {
         ClientError::Transport { .. } => {

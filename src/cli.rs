@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk to a running cluster
     Chat(ChatArgs),
+    /// Show where a running cluster would place a request, and why; nothing is started
+    Explain(ExplainArgs),
     /// Measure how fast blocks move between two processes or hosts
     XferBench(XferArgs),
     /// Measure
@@ -181,4 +183,25 @@ pub(crate) struct ChatArgs {
     /// Randomness; 0 is greedy [default: the model's own]
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f32>,
+}
+
+/// `baton explain`
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The body of a request, as for /v1/chat/completions or, without `messages`, /v1/completions;
+    /// `-` is stdin
+    #[arg(value_name = "FILE.json")]
+    pub(crate) file: PathBuf,
+    /// The cluster's address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The policy, where the router lets clients choose [default: the router's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// The tenant whose blocks are looked up [default: nobody's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// The decision as one JSON object on the last line of stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -7,6 +7,7 @@ compile_error!("Baton runs on Linux: it needs memfd, pidfd and the like");
 mod chat;
 mod cli;
 mod daemons;
+mod explain;
 mod model;
 mod run;
 mod up;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Decode(args) => daemons::decode(&args),
         Command::Run(args) => run::main(&args),
         Command::Chat(args) => chat::main(&args),
+        Command::Explain(args) => explain::main(&args),
         Command::XferBench(args) => baton_bench::xfer(&args),
         Command::Bench(args) => baton_bench::main(&args),
     };

@@ -1,5 +1,6 @@
 //! `baton bench`: its command line.
 
+use crate::choose::{self, ChooseArgs};
 use crate::sim::command::{self as sim, SimArgs};
 use crate::smoke::{self, HostArgs, SmokeArgs};
 use baton_node::exit::Failure;
@@ -19,6 +20,8 @@ enum What {
     Smoke(SmokeArgs),
     /// Run the whole cluster in virtual time, from seeds, under storms
     Sim(SimArgs),
+    /// Time the choice of a worker among many
+    Choose(ChooseArgs),
     /// Be the cluster of a measurement, and die with it
     #[command(hide = true)]
     Host(HostArgs),
@@ -29,6 +32,7 @@ pub fn main(args: &BenchArgs) -> Result<(), Failure> {
     match &args.what {
         What::Smoke(args) => smoke::main(args),
         What::Sim(args) => sim::main(args),
+        What::Choose(args) => choose::main(args),
         What::Host(args) => smoke::host(args),
     }
 }

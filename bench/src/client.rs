@@ -70,32 +70,50 @@ impl Client {
 
     /// Gets a document as text.
     pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
-        let body = self.send(path, None).await?;
+        let body = self.send(path, None, &[]).await?;
         let bytes = self.collect(body).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Gets a JSON document.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
-        let body = self.send(path, None).await?;
+        let body = self.send(path, None, &[]).await?;
         Ok(serde_json::from_slice(&self.collect(body).await?)?)
     }
 
     /// Posts JSON and gets JSON.
     pub async fn post(&self, path: &str, request: &Value) -> Result<Value, ClientError> {
-        let body = self.send(path, Some(request)).await?;
+        self.post_with(path, request, &[]).await
+    }
+
+    /// The same with further headers, as name and value.
+    pub async fn post_with(
+        &self,
+        path: &str,
+        request: &Value,
+        headers: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let body = self.send(path, Some(request), headers).await?;
         Ok(serde_json::from_slice(&self.collect(body).await?)?)
     }
 
     /// Posts JSON and gets server-sent events.
     pub async fn stream(&self, path: &str, request: &Value) -> Result<Events, ClientError> {
-        let body = self.send(path, Some(request)).await?;
+        let body = self.send(path, Some(request), &[]).await?;
         Ok(Events { body, buffer: BytesMut::new(), url: self.base.clone() })
     }
 
-    async fn send(&self, path: &str, request: Option<&Value>) -> Result<Incoming, ClientError> {
+    async fn send(
+        &self,
+        path: &str,
+        request: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Incoming, ClientError> {
         let uri = format!("{}{path}", self.base);
-        let builder = Request::builder().uri(&uri);
+        let mut builder = Request::builder().uri(&uri);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
         let request = match request {
             None => builder.body(Full::default()),
             Some(json) => builder

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod choose;
 pub mod client;
 mod signals;
 pub mod sim;

@@ -1,6 +1,7 @@
 //! What a router can be told. Every key has a default except the model's text side and the
 //! workers; unknown keys are refused by the reader in `node::config`.
 
+use crate::choose::{Assumed, Line, PolicyName, Rules};
 use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
@@ -10,6 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Two files of a few decisions each.
+const DECISIONS_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
 /// A router's configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,6 +33,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Who computes a turn.
     pub placement: PlacementConfig,
+    /// A record of every decision.
+    pub decisions: DecisionsConfig,
     /// Bounds on what comes in.
     pub limits: Limits,
     /// How long things may take.
@@ -65,16 +72,59 @@ pub struct ClusterConfig {
     pub secret_file: Option<PathBuf>,
 }
 
-/// Who computes a turn.
+/// Who computes a turn. docs/routing.md has the formulas that these enter.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlacementConfig {
-    /// From how many missing whole blocks on a prefill worker is asked; 0: always, "inf": never.
+    /// The rule by which one worker is preferred to another.
+    pub policy: PolicyName,
+    /// Whether a request's header may name another rule.
+    pub policy_header: bool,
+    /// Whether a request's header may ask for the reasons of a decision.
+    pub explain_header: bool,
+    /// From how many missing whole blocks on a prefill worker may be asked; 0: one always is,
+    /// "inf": never.
     pub disaggregate_min_blocks: Threshold<u32>,
+    /// The harm of computing prompt tokens on a decode worker, as a share of the time that takes,
+    /// for turns that are still to come there.
+    pub local_harm: f64,
+    /// The probability that an evicted block would have been wanted again; 0 leaves evictions out.
+    pub eviction_weight: f64,
     /// How many further decode workers a turn may be moved to before its first token.
     pub moves_max: u32,
-    /// The answer's length that is assumed where nobody says one.
+    /// The answer's length that is assumed where nobody says one and nothing is known.
     pub answer_tokens_assumed: u32,
+    /// What is assumed of workers until it has been measured.
+    pub assumed: AssumedConfig,
+}
+
+/// What is assumed of workers until it has been measured.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AssumedConfig {
+    /// A prefill worker computes a prompt token.
+    pub prefill_token: Span,
+    /// A decode worker computes a prompt token beside its steps.
+    pub local_prefill_token: Span,
+    /// A decode step, without what each turn in it adds.
+    pub step: Span,
+    /// What each turn adds to a step.
+    pub step_turn: Span,
+    /// A block comes from another worker.
+    pub block_fetch: Span,
+    /// From the last announced block to the first decoding step.
+    pub handover: Span,
+}
+
+/// A record of every decision, for comparing policies afterwards; it has no content.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DecisionsConfig {
+    /// Where it is written, one JSON object a line; without it, nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// What it may take on disk, with the older half in `FILE.1`.
+    pub bytes_max: ByteSize,
 }
 
 /// Bounds on what comes in.
@@ -149,6 +199,7 @@ impl Default for Config {
             model: ModelConfig::default(),
             cluster: ClusterConfig::default(),
             placement: PlacementConfig::default(),
+            decisions: DecisionsConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             prefill: Vec::new(),
@@ -159,7 +210,64 @@ impl Default for Config {
 
 impl Default for PlacementConfig {
     fn default() -> Self {
-        Self { disaggregate_min_blocks: Threshold::At(4), moves_max: 2, answer_tokens_assumed: 512 }
+        Self {
+            policy: PolicyName::KvAware,
+            policy_header: false,
+            explain_header: true,
+            disaggregate_min_blocks: Threshold::At(4),
+            local_harm: 0.25,
+            eviction_weight: 0.1,
+            moves_max: 2,
+            answer_tokens_assumed: 512,
+            assumed: AssumedConfig::default(),
+        }
+    }
+}
+
+impl Default for AssumedConfig {
+    fn default() -> Self {
+        let micros = |count| Span(Duration::from_micros(count));
+        Self {
+            prefill_token: micros(250),
+            local_prefill_token: micros(500),
+            step: Span::millis(20),
+            step_turn: micros(200),
+            block_fetch: Span::millis(5),
+            handover: Span::millis(5),
+        }
+    }
+}
+
+impl Default for DecisionsConfig {
+    fn default() -> Self {
+        Self { file: None, bytes_max: ByteSize::mib(64) }
+    }
+}
+
+impl PlacementConfig {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            disaggregate_min_blocks: self.disaggregate_min_blocks,
+            local_harm: self.local_harm,
+            eviction_weight: self.eviction_weight,
+        }
+    }
+}
+
+impl AssumedConfig {
+    /// The same in seconds, as the choice takes it.
+    pub fn lines(&self) -> Assumed {
+        let line = |base: Span, slope: Span| Line {
+            base_s: base.0.as_secs_f64(),
+            slope_s: slope.0.as_secs_f64(),
+        };
+        Assumed {
+            prefill: line(Span::default(), self.prefill_token),
+            local: line(Span::default(), self.local_prefill_token),
+            step: line(self.step, self.step_turn),
+            fetch: line(Span::default(), self.block_fetch),
+            handover_s: self.handover.0.as_secs_f64(),
+        }
     }
 }
 
@@ -258,6 +366,21 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
         let expected = "at least `serve.body_bytes_max`";
         return Err(layered.refuse("limits.bodies_bytes_max", expected, bodies));
     }
+    let placement = &config.placement;
+    let shares = [
+        ("placement.local_harm", placement.local_harm, f64::MAX),
+        ("placement.eviction_weight", placement.eviction_weight, 1.0),
+    ];
+    if let Some((key, found, max)) =
+        shares.into_iter().find(|(_, share, max)| !(0.0..=*max).contains(share))
+    {
+        let expected = if max > 1.0 { "a number, at least 0" } else { "0 to 1" };
+        return Err(layered.refuse(key, expected, found));
+    }
+    if config.decisions.bytes_max < DECISIONS_BYTES_MIN {
+        let expected = format!("at least {DECISIONS_BYTES_MIN}");
+        return Err(layered.refuse("decisions.bytes_max", expected, config.decisions.bytes_max));
+    }
     let positive = [
         ("limits.requests_max", config.limits.requests_max),
         ("limits.submits_max", config.limits.submits_max),
@@ -336,6 +459,11 @@ mod tests {
             ),
             (&format!("{MINIMAL}[serve]\nlisten_on = 1\n"), "listen_on"),
             (&format!("{MINIMAL}[timeouts]\nrequest = 5\n"), "timeouts.request"),
+            (&format!("{MINIMAL}[placement]\npolicy = \"random\"\n"), "kv-aware"),
+            (&format!("{MINIMAL}[placement]\neviction_weight = 1.5\n"), "eviction_weight"),
+            (&format!("{MINIMAL}[placement]\nlocal_harm = nan\n"), "local_harm"),
+            (&format!("{MINIMAL}[placement.assumed]\nstep = 20\n"), "placement.assumed.step"),
+            (&format!("{MINIMAL}[decisions]\nbytes_max = \"1 KiB\"\n"), "decisions.bytes_max"),
         ] {
             let error = read(text).expect_err("refused");
             assert!(error.contains(word), "{word} is not in: {error}");

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     queue: Histogram,
     handover: Histogram,
     pub(crate) moved_turns: Counter,
+    pub(crate) decisions_dropped: Counter,
 }
 
 impl Metrics {
@@ -56,6 +57,11 @@ impl Metrics {
             moved_turns: registry.register(
                 "moved_turns",
                 "Turns placed again on another decode worker before their first token",
+                Counter::default(),
+            ),
+            decisions_dropped: registry.register(
+                "decisions_dropped",
+                "Decisions that were not recorded because the disk was slow or refused them",
                 Counter::default(),
             ),
         }

@@ -5,6 +5,7 @@ use crate::api::{Call, Delivery, Mint};
 use crate::bodies::Bodies;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::decisions::DecisionLog;
 use crate::error::TurnError;
 use crate::metrics::Metrics;
 use crate::prompts::Prompts;
@@ -14,6 +15,7 @@ use crate::turn::{Basis, Prepared, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
 use baton_proto::ids::{RequestId, TenantId};
+use baton_proto::ir::Request;
 use baton_text::TextModel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +47,8 @@ pub(crate) struct Service {
     /// What earlier prompts have left.
     prompts: Prompts,
     retries: Mutex<RetryBudget>,
+    /// Where decisions are recorded, if they are.
+    decisions: Option<DecisionLog>,
 }
 
 impl Service {
@@ -61,6 +65,7 @@ impl Service {
             threads => threads,
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
+        let decisions = DecisionLog::start(&config.decisions, &tasks, &metrics)?;
         Ok(Self {
             prompts: Prompts::new(config.limits.prompt_cache_bytes_max.bytes()),
             bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
@@ -73,6 +78,7 @@ impl Service {
             metrics,
             tasks,
             text_pool,
+            decisions,
         })
     }
 
@@ -102,11 +108,14 @@ impl Service {
                 return Err(TurnError::unknown_model(&request.model));
             }
             let model = service.cluster.model().ok_or(TurnError::NoWorker)?;
+            let session = session_key(&request);
+            let learned = session.and_then(|session| service.cluster.expected_answer(session));
             let basis = Basis {
                 text: &service.text,
                 token_bytes_max: service.token_bytes_max,
                 prompts: &service.prompts,
-                answer_tokens_assumed: service.config.placement.answer_tokens_assumed,
+                answer_tokens_assumed: learned
+                    .unwrap_or(service.config.placement.answer_tokens_assumed),
             };
             let prepared = prepare(request, model, basis, arrived)?;
             service.metrics.prepared(prepared.ids.len(), prepared.reused_tokens);
@@ -146,9 +155,16 @@ impl Service {
         drop(self.places.acquire_many(all).await);
     }
 
-    /// Ends the threads for text; nothing is taken in any more.
+    /// Ends the threads for text and for decisions; nothing is taken in any more.
     pub(crate) fn close(&self) {
         self.text_pool.close();
+        if let Some(decisions) = &self.decisions {
+            decisions.close();
+        }
+    }
+
+    pub(crate) fn decisions(&self) -> Option<&DecisionLog> {
+        self.decisions.as_ref()
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -178,6 +194,18 @@ impl Service {
     fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryBudget> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A number for the session of a request: the same on every router, and another one for another
+/// tenant's session of the same name.
+pub(crate) fn session_key(request: &Request) -> Option<u64> {
+    let session = request.hints.session.as_ref()?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(request.tenant.0.len() as u64).to_le_bytes());
+    hasher.update(request.tenant.0.as_bytes());
+    hasher.update(session.as_bytes());
+    let digest = *hasher.finalize().as_bytes();
+    Some(digest[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte)))
 }
 
 /// The most bytes of text that one token may stand for.

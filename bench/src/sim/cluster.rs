@@ -121,7 +121,7 @@ impl<'a> Cluster<'a> {
             now: Duration::ZERO,
             net,
             pulls: Pulls::new(scenario.verify_pulls),
-            routers: (0..scenario.routers).map(|_| Router::new()).collect(),
+            routers: (0..scenario.routers).map(|_| Router::new(scenario)).collect(),
             prefills: (0..scenario.prefills).map(|_| None).collect(),
             decodes: (0..scenario.decodes).map(|_| None).collect(),
             open_requests: asks.len(),
@@ -226,6 +226,7 @@ impl<'a> Cluster<'a> {
             self.report.violations.push(format!("request {index} ended after its deadline"));
         }
         request.outcome = Some(outcome);
+        self.uncharge(index);
         self.report.count(outcome);
         self.trace(&[10, index as u64, outcome as u64]);
         self.open_requests -= 1;

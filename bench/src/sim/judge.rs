@@ -47,6 +47,7 @@ impl Cluster<'_> {
                 found.extend(self.judge_absence(self.decode_node(index)));
             }
         }
+        found.extend(self.judge_charges());
         self.report.violations.extend(found);
         self.report.broken_streams = self.net.broken;
         self.report.pulled_blocks = self.pulls.arrived;
@@ -79,6 +80,16 @@ impl Cluster<'_> {
             }
         }
         found
+    }
+
+    /// Nothing counts any more for turns that are over.
+    fn judge_charges(&self) -> Vec<String> {
+        let routers = self.routers.iter().enumerate();
+        let charged = |(router, state): (usize, &super::router::Router)| {
+            let left = |(worker, own)| format!("router {router} still counts {own:?} on {worker}");
+            state.charged().map(left).collect::<Vec<_>>()
+        };
+        routers.flat_map(charged).collect()
     }
 
     /// No router believes that a dead worker holds anything.

@@ -5,6 +5,7 @@ use super::net::StreamId;
 use super::scenario::Scenario;
 use baton_engine::witness::expected;
 use baton_proto::ids::{RequestId, TenantId, TokenId};
+use baton_router::choose::Charge;
 use baton_transfer::sim::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub(super) struct Request {
     /// Where it runs.
     pub(super) at: Option<(NodeId, StreamId)>,
     pub(super) tried: Vec<NodeId>,
+    /// What it counts for on its workers, while it is there.
+    pub(super) charge: Option<Charge>,
+    pub(super) first_token_at: Option<Duration>,
     pub(super) outcome: Option<Outcome>,
 }
 
@@ -73,7 +77,15 @@ pub(super) enum Done {
 impl Request {
     pub(super) fn new(ask: Ask) -> Self {
         let answers = vec![Answer::default(); usize::from(ask.choices)];
-        Self { ask, answers, at: None, tried: Vec::new(), outcome: None }
+        Self {
+            ask,
+            answers,
+            at: None,
+            tried: Vec::new(),
+            charge: None,
+            first_token_at: None,
+            outcome: None,
+        }
     }
 
     pub(super) fn started(&self) -> bool {

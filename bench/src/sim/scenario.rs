@@ -4,6 +4,7 @@ use super::chance::Chance;
 use baton_decode::schedule::Limits as DecodeLimits;
 use baton_engine::witness::{LatencyModel, WitnessSpec};
 use baton_prefill::schedule::Limits as PrefillLimits;
+use baton_router::choose::PolicyName;
 use baton_transfer::sim::Link;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -40,7 +41,9 @@ pub struct Scenario {
     /// Whether what arrives is compared with what was announced. Without it runs have to find
     /// wrong tokens: that is how the judgement itself is tested.
     pub verify_pulls: bool,
-    /// Missing blocks from which on a prefill worker is asked.
+    /// How routers place turns.
+    pub policy: PolicyName,
+    /// Missing blocks from which on a prefill worker may be asked.
     pub disaggregate_min_blocks: u32,
     /// The requests.
     pub load: Load,
@@ -115,6 +118,7 @@ impl Scenario {
             data: Link { delay, jitter: 2 * MS, reorder: true, ..Link::default() },
             mapped_ppm: 500_000,
             verify_pulls: true,
+            policy: PolicyName::KvAware,
             disaggregate_min_blocks: 2,
             load: Load {
                 requests: 150,
@@ -196,6 +200,8 @@ impl Scenario {
         let mut chance = Chance::new(seed ^ 0x5ce7_a410);
         let mut scenario = if chance.hits(500_000) { Self::storm() } else { Self::tight() };
         scenario.name = "drawn";
+        scenario.policy = PolicyName::ALL[chance.below(PolicyName::ALL.len() as u64) as usize];
+        scenario.disaggregate_min_blocks = chance.below(4) as u32;
         scenario.routers = chance.between(1, 2) as usize;
         scenario.prefills = chance.between(1, 2) as usize;
         scenario.decodes = chance.between(1, 2) as usize;

@@ -6,14 +6,16 @@ use super::load::{Done, Outcome, request_id};
 use super::net::{Body, Message, Status, StreamId};
 use super::router::{Placement, TRIES_MAX};
 use baton_decode::event::{Failure, News, Update};
-use baton_decode::turn::{Candidate, RouterId, StopRule, TurnRequest};
+use baton_decode::turn::{Candidate, Report, RouterId, StopRule, TurnRequest};
 use baton_kv::events::Batch;
 use baton_proto::ids::{Incarnation, WorkerId};
 use baton_proto::ir::Sampling;
+use baton_router::choose::{Observed, Role};
 use baton_transfer::sim::NodeId;
 use baton_transfer::{Endpoints, Peer};
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Cluster<'_> {
     /// Sends a turn to a worker that it was not tried on.
@@ -23,12 +25,10 @@ impl Cluster<'_> {
             return;
         }
         let node = request.ask.router;
-        let router = &self.routers[node as usize];
-        let first_decode = self.decode_node(0);
+        let router = &mut self.routers[node as usize];
         let spread = mix(index as u64);
         let placement = if request.tried.len() < TRIES_MAX {
-            let is_decode = |node| node >= first_decode;
-            router.place(self.scenario, &self.root, spread, request, is_decode)
+            router.place(self.scenario, &self.root, spread, request)
         } else {
             None
         };
@@ -44,6 +44,7 @@ impl Cluster<'_> {
         let stream = self.session(node, to);
         self.requests[index].at = Some((to, stream));
         let turn = self.turn_request(index, &placement, stream);
+        self.requests[index].charge = Some(placement.charge);
         let sent = self.net.send(self.now, stream, node, Body::Submit(Box::new(turn)));
         self.follow(sent);
     }
@@ -99,10 +100,45 @@ impl Cluster<'_> {
             }
             match news {
                 News::Admitted { .. } => {}
-                News::Drawn { drawn, .. } => self.take_token(index, choice, drawn.token),
+                News::Drawn { drawn, report, .. } => {
+                    self.prompt_computed(index, report.as_ref());
+                    self.take_token(index, choice, drawn.token);
+                }
                 News::Finished(..) => self.finish(index, choice, Done::Finished),
                 News::Failed(failure) => self.refused(index, failure),
             }
+        }
+    }
+
+    /// The router learns from the first token what the prompt took.
+    fn prompt_computed(&mut self, index: usize, report: Option<&Report>) {
+        let request = &mut self.requests[index];
+        let first = request.first_token_at.is_none();
+        request.first_token_at.get_or_insert(self.now);
+        let (Some(report), Some(charge), true) = (report, &mut request.charge, first) else {
+            return;
+        };
+        let seen = Observed {
+            prompt_tokens: request.ask.prompt.len() as u64,
+            cached_tokens: u64::from(report.cached_tokens),
+            pulled_tokens: u64::from(report.pulled_tokens),
+            computed_tokens: u64::from(report.computed_tokens),
+            pulled_blocks: u64::from(report.pulled_blocks),
+            handover_s: report.handover.as_secs_f64(),
+            prefill_s: report.prefill.as_secs_f64(),
+            prefill_worker: (report.prefill_worker != 0).then_some(WorkerId(report.prefill_worker)),
+        };
+        self.routers[request.ask.router as usize].fleet.started(charge, &seen);
+    }
+
+    /// The turn counts no more where it was.
+    pub(super) fn uncharge(&mut self, index: usize) {
+        let request = &mut self.requests[index];
+        let steps = request.answers[0].tokens.len().saturating_sub(1) as u64;
+        let span = request.first_token_at.map_or(Duration::ZERO, |first| self.now - first);
+        let step_s = span.as_secs_f64() / steps.max(1) as f64;
+        if let Some(charge) = request.charge.take() {
+            self.routers[request.ask.router as usize].fleet.ended(charge, steps, step_s);
         }
     }
 
@@ -156,6 +192,7 @@ impl Cluster<'_> {
         }
         let (node, _) = request.at.take().expect("a turn that is lost was somewhere");
         request.tried.push(node);
+        self.uncharge(index);
         self.place(index);
     }
 
@@ -200,11 +237,16 @@ impl Cluster<'_> {
     }
 
     pub(super) fn heard(&mut self, router: NodeId, node: NodeId, asked: u64, status: Status) {
+        let kind = if self.is_decode(node) {
+            (Role::Decode, self.scenario.decode_slots)
+        } else {
+            (Role::Prefill, self.scenario.prefill_slots)
+        };
         let state = &mut self.routers[router as usize];
         if state.asked != asked {
             return;
         }
-        let (watch, restarted) = state.heard(self.now, node, status);
+        let (watch, restarted) = state.heard(self.now, node, kind, status);
         if restarted {
             self.end_session(router, node);
         }

@@ -2,13 +2,14 @@
 
 use super::common::{self, Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::write::Writer;
-use super::{Dialect, chat, completions, error, models, sse};
+use super::{Dialect, chat, completions, error, explain, models, sse};
 use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
 use crate::metrics::RequestCount;
+use crate::placing::{EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
-use crate::turn::Turn;
+use crate::turn::{self, Turn};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -59,14 +60,18 @@ async fn text_completions(State(service): State<Arc<Service>>, request: Request)
 /// Counts the request and answers it, well or badly.
 async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Response {
     let mut count = RequestCount::new(service.metrics(), dialect.name());
-    match turn(&service, dialect, request).await {
-        Ok((turn, delivery)) if delivery.stream => {
-            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
-            sse::respond(&service, turn, writer, count)
+    match begin(&service, dialect, request).await {
+        Ok(Begun::Decided(decision)) => {
+            count.set(200);
+            axum::Json(decision).into_response()
         }
-        Ok((turn, delivery)) => {
+        Ok(Begun::Turn(turn, delivery)) if delivery.stream => {
             let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
-            let response = match collect(turn, writer).await {
+            sse::respond(&service, *turn, writer, count)
+        }
+        Ok(Begun::Turn(turn, delivery)) => {
+            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
+            let response = match collect(*turn, writer).await {
                 Ok(body) => axum::Json(body).into_response(),
                 Err(error) => error.into_response(),
             };
@@ -81,21 +86,40 @@ async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Re
     }
 }
 
+/// What a request has led to.
+enum Begun {
+    /// An admitted turn.
+    Turn(Box<Turn>, Delivery),
+    /// Nothing but a decision, told.
+    Decided(Value),
+}
+
 /// From the request to an admitted turn. Dropping this future, as happens when the client goes,
 /// cancels whatever was started.
-async fn turn(
+async fn begin(
     service: &Arc<Service>,
     dialect: Dialect,
     request: Request,
-) -> Result<(Turn, Delivery), TurnError> {
+) -> Result<Begun, TurnError> {
     let permit = service.enter()?;
+    let placing = placing(service, request.headers())?;
     let mint = mint(service, request.headers())?;
     let (body, held) = read(service, request.into_body()).await?;
     let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
     let (prepared, delivery) = service.prepare(deadline, parse).await?;
     drop(held);
-    Ok((Turn::begin(service.clone(), prepared, permit).await?, delivery))
+    if placing.explain == Explain::DryRun {
+        let why = turn::explain(service, &prepared, placing)?;
+        return Ok(Begun::Decided(explain::dry_run(&why)));
+    }
+    let turn = Turn::begin(service.clone(), prepared, placing, permit).await?;
+    Ok(Begun::Turn(Box::new(turn), delivery))
+}
+
+fn placing(service: &Service, headers: &HeaderMap) -> Result<Placing, Invalid> {
+    let values = |name| headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+    Placing::read(&service.config().placement, values(POLICY_HEADER), values(EXPLAIN_HEADER))
 }
 
 /// When the request came, since 1970.

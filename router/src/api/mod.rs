@@ -7,6 +7,7 @@ mod chat;
 mod common;
 mod completions;
 mod error;
+mod explain;
 mod fields;
 mod http;
 mod models;
@@ -15,6 +16,7 @@ mod write;
 
 pub(crate) use common::{Call, Delivery, Mint};
 pub(crate) use error::status;
+pub(crate) use explain::decision_line;
 pub(crate) use http::{parse, routes};
 
 /// Which interface a request came through.

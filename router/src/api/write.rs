@@ -2,6 +2,7 @@
 
 use super::Dialect;
 use super::common::Delivery;
+use super::explain;
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use baton_proto::ids::{RequestId, TokenId};
 use baton_proto::ir::FinishReason;
@@ -195,6 +196,9 @@ impl Writer {
             let ids =
                 json!({"prefill_worker_id": prefill, "decode_worker_id": summary.decode_worker.0});
             extra.insert("worker_id".to_owned(), ids);
+        }
+        if let Some(why) = &summary.why {
+            extra.insert("explain".to_owned(), explain::decision(why));
         }
         if !extra.is_empty() {
             body["nvext"] = Value::Object(extra);

@@ -1,21 +1,34 @@
 //! The choice of who computes a turn: a decode worker, and prefill workers to ask, or none.
 //!
 //! Pure: it reads what it is given, no clock and no entropy, so that the same functions place
-//! turns in the simulator.
+//! turns in the simulator. A [`Fleet`] knows the workers; a [`Policy`] ranks those that a turn may
+//! go to; [`Fleet::choose`] does what all policies have in common: a worker without room for the
+//! whole turn is never chosen while one with room exists, equals are chosen in an order that
+//! differs from turn to turn, and the rules of the configuration about asking prefill hold.
 //!
-//! The estimate is a first, simple one, in units of *blocks of work*: what a worker lacks of the
-//! prompt, what it has accepted before, and how crowded it is. One unit of prompt costs the same
-//! everywhere; what a queue or a running sequence costs beside it are the constants below.
+//! docs/routing.md has the cost in formulas.
+
+pub mod cost;
+mod explain;
+mod fleet;
+mod kv_aware;
+mod learn;
+mod lengths;
+mod policy;
+#[cfg(test)]
+mod seeded;
+
+pub use cost::Terms;
+pub use explain::{Considered, Explanation};
+pub use fleet::{Charge, Common, Fleet, Load, Observed, Own, Role, Worker};
+pub use learn::{Learner, Line, WINDOW};
+pub use lengths::AnswerLengths;
+pub use policy::{Case, Policy, PolicyName, UnknownPolicy};
 
 use baton_node::config::Threshold;
 use baton_proto::ids::WorkerId;
+use std::cmp::Ordering;
 
-/// A queued turn delays the next one about as much as this many blocks of prompt.
-const QUEUED_BLOCKS: f64 = 8.0;
-/// A running sequence slows a step down about as much as this many blocks of prompt do, once.
-const RUNNING_BLOCKS: f64 = 0.5;
-/// What does not fit in a worker's memory at completion waits for another turn to end.
-const SHORT_BLOCKS: f64 = 4.0;
 /// How many prefill workers a decode worker is told about; more would only be tried in a disaster.
 const PREFILL_CANDIDATES_MAX: usize = 3;
 
@@ -24,12 +37,19 @@ const PREFILL_CANDIDATES_MAX: usize = 3;
 pub struct Ask {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that the answer will probably have.
+    /// Tokens that each answer will probably have.
     pub answer_tokens: usize,
+    /// Answers.
+    pub choices: usize,
     /// Tokens of a block.
     pub block_tokens: usize,
-    /// Decides between equals, so that new prompts spread: any number that differs from turn to turn.
+    /// Decides between equals, so that new prompts spread, and draws where a policy draws: any
+    /// number that differs from turn to turn.
     pub spread: u64,
+    /// Counts the router's turns.
+    pub turn: u64,
+    /// The session, where one is named.
+    pub session: Option<u64>,
 }
 
 impl Ask {
@@ -39,33 +59,40 @@ impl Ask {
         self.prompt_tokens.saturating_sub(1) / self.block_tokens
     }
 
-    fn blocks_at_completion(&self) -> usize {
-        (self.prompt_tokens + self.answer_tokens).div_ceil(self.block_tokens)
+    /// Blocks that the turn has at its end: what a decode worker promises it.
+    pub fn blocks_at_completion(&self) -> usize {
+        let first = (self.prompt_tokens + self.answer_tokens).div_ceil(self.block_tokens);
+        let other = self.answer_tokens.div_ceil(self.block_tokens) + 1;
+        first + self.choices.saturating_sub(1) * other
     }
 }
 
-/// A worker that could be chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Candidate {
-    /// Which one.
-    pub worker: WorkerId,
-    /// Leading blocks of the prompt that it holds.
-    pub held: usize,
-    /// What it has to do.
-    pub load: Load,
+/// What is configured about the choice.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rules {
+    /// With fewer missing whole blocks no prefill worker is asked; 0: one always is, as long as
+    /// a block is missing.
+    pub disaggregate_min_blocks: Threshold<u32>,
+    /// The harm of computing prompt tokens on a decode worker, as a share of the time that takes,
+    /// for turns that are still to come there. Each that runs already counts as 1.
+    pub local_harm: f64,
+    /// The probability that a block which is evicted would have been wanted again.
+    pub eviction_weight: f64,
 }
 
-/// What a worker has to do, and the memory it has left.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Load {
-    /// Turns that wait.
-    pub queued: u32,
-    /// Turns that run.
-    pub running: u32,
-    /// Blocks that are free or could be evicted.
-    pub available_blocks: u32,
-    /// Prompt tokens accepted and not yet computed.
-    pub pending_tokens: u64,
+/// What is assumed until it has been measured.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Assumed {
+    /// A prefill worker computes prompt tokens.
+    pub prefill: Line,
+    /// A decode worker computes prompt tokens beside its steps.
+    pub local: Line,
+    /// A decode step, by the turns in it.
+    pub step: Line,
+    /// Blocks come from another worker.
+    pub fetch: Line,
+    /// From the last announced block to the first decoding step.
+    pub handover_s: f64,
 }
 
 /// Who computes a turn.
@@ -75,65 +102,188 @@ pub struct Plan {
     pub decode: WorkerId,
     /// Prefill workers to ask, the best first; none: the decode worker computes the prompt.
     pub prefill: Vec<WorkerId>,
+    /// Prompt tokens that have to be computed by whoever comes first.
+    pub compute_tokens: usize,
 }
 
-/// Chooses among the workers that are left; `None` if no decode worker is.
-pub fn choose(
-    ask: &Ask,
-    decode: &[Candidate],
-    prefill: &[Candidate],
-    threshold: Threshold<u32>,
-) -> Option<Plan> {
-    let decode = decode
-        .iter()
-        .min_by(|a, b| compare(ask, a, decode_cost(ask, a), b, decode_cost(ask, b)))?;
-    let missing = ask.whole_blocks().saturating_sub(decode.held);
-    let remote = missing > 0 && threshold.is_reached_by(&(missing as u32));
-    let prefill = if remote { rank_prefill(ask, prefill) } else { Vec::new() };
-    Some(Plan { decode: decode.worker, prefill })
+/// Arrays that one choice leaves to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    held_decode: Vec<u32>,
+    held_prefill: Vec<u32>,
+    decode: Vec<u32>,
+    prefill: Vec<u32>,
+    scores: Vec<f64>,
+    prefill_scores: Vec<f64>,
 }
 
-fn rank_prefill(ask: &Ask, candidates: &[Candidate]) -> Vec<WorkerId> {
-    let mut ranked: Vec<_> = candidates.iter().collect();
-    ranked.sort_by(|a, b| compare(ask, a, work(ask, a), b, work(ask, b)));
-    ranked.iter().take(PREFILL_CANDIDATES_MAX).map(|candidate| candidate.worker).collect()
+impl Fleet {
+    /// Chooses among the workers that are left; `None` if no decode worker is. `held` says how
+    /// many of the prompt's leading blocks who holds; those in `tried` are not asked again.
+    pub fn choose(
+        &mut self,
+        policy: &dyn Policy,
+        ask: &Ask,
+        rules: &Rules,
+        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        tried: &[WorkerId],
+    ) -> Option<Plan> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.prepare(&mut scratch, ask, held, tried);
+        let plan = self.decide(policy, ask, rules, &mut scratch);
+        self.scratch = scratch;
+        plan
+    }
+
+    /// Notes who holds what, and who may be chosen: those with room, or all where none has any.
+    fn prepare(
+        &self,
+        scratch: &mut Scratch,
+        ask: &Ask,
+        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        tried: &[WorkerId],
+    ) {
+        let reset = |array: &mut Vec<u32>, length| {
+            array.clear();
+            array.resize(length, 0);
+        };
+        reset(&mut scratch.held_decode, self.decode.len());
+        reset(&mut scratch.held_prefill, self.prefill.len());
+        let whole = ask.whole_blocks();
+        for (worker, blocks) in held {
+            let blocks = blocks.min(whole) as u32;
+            match self.place(worker) {
+                Some((Role::Decode, at)) => scratch.held_decode[at] = blocks,
+                Some((Role::Prefill, at)) => scratch.held_prefill[at] = blocks,
+                None => {}
+            }
+        }
+        let needed = ask.blocks_at_completion();
+        let sides = [
+            (&self.decode, &scratch.held_decode, &mut scratch.decode, needed),
+            (&self.prefill, &scratch.held_prefill, &mut scratch.prefill, whole),
+        ];
+        for (workers, held, eligible, needed) in sides {
+            eligible.clear();
+            let left = |worker: &Worker| !worker.draining && !tried.contains(&worker.id);
+            let all = || workers.iter().zip(held).zip(0..).filter(|((worker, _), _)| left(worker));
+            let fits = |worker: &Worker, held| short_blocks(worker, needed, held) == 0;
+            eligible.extend(all().filter(|((w, held), _)| fits(w, **held)).map(|(_, at)| at));
+            if eligible.is_empty() {
+                eligible.extend(all().map(|(_, at)| at));
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        policy: &dyn Policy,
+        ask: &Ask,
+        rules: &Rules,
+        scratch: &mut Scratch,
+    ) -> Option<Plan> {
+        let mut scores = std::mem::take(&mut scratch.scores);
+        let mut prefill_scores = std::mem::take(&mut scratch.prefill_scores);
+        let case = Case::new(self, ask, rules, scratch);
+        scores.clear();
+        policy.rank(&case, &mut scores);
+        let best = best(ask.spread, &self.decode, case.eligible, &scores);
+        let plan = best.map(|at| {
+            let decode = case.eligible[at];
+            let held = case.held(decode);
+            let mut prefill = Vec::new();
+            if case.may_ask_prefill(held) {
+                prefill_scores.clear();
+                policy.rank_prefill(&case, decode, &mut prefill_scores);
+                prefill = self.best_prefill(ask, case.eligible_prefill, &prefill_scores);
+                let first = prefill.first().map(|at| prefill_scores[*at]);
+                let forced = rules.disaggregate_min_blocks == Threshold::At(0);
+                if !forced && first.is_some_and(|s| policy.computes_here(&case, decode, s)) {
+                    prefill.clear();
+                }
+            }
+            let at = |at: &usize| case.eligible_prefill[*at];
+            let compute_tokens = match prefill.first().map(at) {
+                Some(first) => {
+                    let known = held.max(case.held_prefill(first));
+                    (ask.whole_blocks() - known as usize) * ask.block_tokens
+                }
+                None => ask.prompt_tokens - held as usize * ask.block_tokens,
+            };
+            let id = |index: &usize| self.prefill[at(index) as usize].id;
+            Plan {
+                decode: self.decode[decode as usize].id,
+                prefill: prefill.iter().map(id).collect(),
+                compute_tokens,
+            }
+        });
+        (scratch.scores, scratch.prefill_scores) = (scores, prefill_scores);
+        plan
+    }
+
+    /// The places in `eligible` of the best prefill workers, the best first.
+    fn best_prefill(&self, ask: &Ask, eligible: &[u32], scores: &[f64]) -> Vec<usize> {
+        let mut best: Vec<usize> = Vec::with_capacity(PREFILL_CANDIDATES_MAX + 1);
+        let order = |a: usize, b: usize| {
+            let id = |at: usize| self.prefill[eligible[at] as usize].id;
+            compare(ask.spread, (scores[a], id(a)), (scores[b], id(b)))
+        };
+        for at in 0..eligible.len() {
+            let full = best.len() == PREFILL_CANDIDATES_MAX;
+            if full && order(at, best[PREFILL_CANDIDATES_MAX - 1]).is_gt() {
+                continue;
+            }
+            let place = best.partition_point(|other| order(*other, at).is_lt());
+            best.insert(place, at);
+            best.truncate(PREFILL_CANDIDATES_MAX);
+        }
+        best
+    }
 }
 
-/// What has to be computed before this turn's first token, and what slows it down.
-fn work(ask: &Ask, candidate: &Candidate) -> f64 {
-    let missing = ask.whole_blocks().saturating_sub(candidate.held) as f64;
-    let pending = candidate.load.pending_tokens as f64 / ask.block_tokens as f64;
-    let queued = f64::from(candidate.load.queued) * QUEUED_BLOCKS;
-    missing + pending + queued + f64::from(candidate.load.running) * RUNNING_BLOCKS
+/// Blocks that a worker is short of for a turn. What it holds of the prompt would be pinned, not
+/// taken; what it has promised to turns of this router is gone, though they may not have it yet.
+/// Alone on a worker, a turn fits: the worker cuts its answer to what there is.
+fn short_blocks(worker: &Worker, needed: usize, held: u32) -> u64 {
+    let needed = (needed as u64).min(u64::from(worker.slots));
+    let new = needed.saturating_sub(u64::from(held));
+    let pool = new.saturating_sub(u64::from(worker.available_blocks()));
+    let promised = (worker.own.blocks + needed).saturating_sub(u64::from(worker.slots));
+    pool.max(promised)
 }
 
-fn decode_cost(ask: &Ask, candidate: &Candidate) -> f64 {
-    // Blocks of the prompt that are held here count as available: they would be pinned, not taken.
-    let needed = ask.blocks_at_completion().saturating_sub(candidate.held);
-    let short = needed.saturating_sub(candidate.load.available_blocks as usize) as f64;
-    work(ask, candidate) + short * SHORT_BLOCKS
+/// The place in `eligible` of the worker with the least score.
+fn best(spread: u64, workers: &[Worker], eligible: &[u32], scores: &[f64]) -> Option<usize> {
+    let id = |at: usize| workers[eligible[at] as usize].id;
+    let mut best = 0;
+    for at in 1..scores.len().min(eligible.len()) {
+        if compare(spread, (scores[at], id(at)), (scores[best], id(best))).is_lt() {
+            best = at;
+        }
+    }
+    (!eligible.is_empty()).then_some(best)
 }
 
-/// By cost, then in an order of the workers that differs from turn to turn.
-fn compare(
-    ask: &Ask,
-    a: &Candidate,
-    a_cost: f64,
-    b: &Candidate,
-    b_cost: f64,
-) -> std::cmp::Ordering {
-    a_cost
-        .total_cmp(&b_cost)
-        .then_with(|| scatter(ask.spread, a.worker).cmp(&scatter(ask.spread, b.worker)))
+/// By score, then in an order of the workers that differs from turn to turn.
+fn compare(spread: u64, a: (f64, WorkerId), b: (f64, WorkerId)) -> Ordering {
+    a.0.total_cmp(&b.0)
+        .then_with(|| scatter(spread, a.1).cmp(&scatter(spread, b.1)))
+        .then_with(|| a.1.cmp(&b.1))
 }
 
-/// A permutation of the worker numbers for each value of `spread` (the finaliser of SplitMix64).
+/// A permutation of the worker numbers for each value of `spread`.
 fn scatter(spread: u64, worker: WorkerId) -> u64 {
-    let mut x = spread ^ (u64::from(worker.0) << 32 | u64::from(worker.0));
+    mix(spread ^ (u64::from(worker.0) << 32 | u64::from(worker.0)))
+}
+
+/// The finaliser of SplitMix64.
+fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -1,81 +1,139 @@
-//! What the choice promises, on tables of workers.
+//! What the choice promises, on small clusters.
 
 use super::*;
 
 const BLOCK: usize = 64;
+pub(super) const ASSUMED: Assumed = Assumed {
+    prefill: Line { base_s: 0.002, slope_s: 0.000_25 },
+    local: Line { base_s: 0.002, slope_s: 0.000_5 },
+    step: Line { base_s: 0.02, slope_s: 0.000_2 },
+    fetch: Line { base_s: 0.001, slope_s: 0.005 },
+    handover_s: 0.005,
+};
+pub(super) const RULES: Rules =
+    Rules { disaggregate_min_blocks: Threshold::At(4), local_harm: 0.25, eviction_weight: 0.1 };
 
 fn ask(prompt_blocks: usize) -> Ask {
     Ask {
         prompt_tokens: prompt_blocks * BLOCK + 1,
         answer_tokens: 64,
+        choices: 1,
         block_tokens: BLOCK,
         spread: 7,
+        turn: 0,
+        session: None,
     }
 }
 
-fn worker(id: u32, held: usize) -> Candidate {
-    let load = Load { available_blocks: 1000, ..Load::default() };
-    Candidate { worker: WorkerId(id), held, load }
+/// A cluster, and who holds what of the prompt at hand.
+struct House {
+    fleet: Fleet,
+    held: Vec<(WorkerId, usize)>,
 }
 
-fn busy(id: u32, held: usize, load: Load) -> Candidate {
-    Candidate { worker: WorkerId(id), held, load: Load { available_blocks: 1000, ..load } }
+impl House {
+    /// Decode workers 1, 2, ... that hold so many blocks, and prefill workers 101, 102, ...
+    fn of(decode: &[usize], prefill: &[usize]) -> Self {
+        let mut house = Self { fleet: Fleet::new(ASSUMED), held: Vec::new() };
+        for (role, first, held) in [(Role::Decode, 1, decode), (Role::Prefill, 101, prefill)] {
+            for (id, blocks) in (first..).zip(held) {
+                house.fleet.join(WorkerId(id), role, 1000);
+                house.held.push((WorkerId(id), *blocks));
+            }
+        }
+        house
+    }
+
+    fn load(mut self, worker: u32, load: Load) -> Self {
+        let free_blocks = if load.free_blocks == 0 { 1000 } else { load.free_blocks };
+        self.fleet.set_load(WorkerId(worker), Load { free_blocks, ..load });
+        self
+    }
+
+    fn plan_by(&mut self, policy: PolicyName, ask: &Ask, threshold: Threshold<u32>) -> Plan {
+        let rules = Rules { disaggregate_min_blocks: threshold, ..RULES };
+        let held = self.held.iter().copied();
+        self.fleet.choose(policy.policy(), ask, &rules, held, &[]).expect("a plan")
+    }
+
+    fn plan(&mut self, ask: &Ask, threshold: Threshold<u32>) -> Plan {
+        self.plan_by(PolicyName::KvAware, ask, threshold)
+    }
+
+    fn decode(&mut self, blocks: usize) -> u32 {
+        self.plan(&ask(blocks), Threshold::Never).decode.0
+    }
 }
 
 #[test]
 fn the_worker_that_holds_most_is_chosen_among_equally_loaded_ones() {
-    let decode = [worker(1, 0), worker(2, 9), worker(3, 4)];
-    let plan = choose(&ask(10), &decode, &[], Threshold::Never).expect("a plan");
-    assert_eq!(plan, Plan { decode: WorkerId(2), prefill: vec![] });
+    assert_eq!(House::of(&[0, 9, 4], &[]).decode(10), 2);
 }
 
 #[test]
 fn a_long_queue_outweighs_a_few_held_blocks() {
-    let decode = [worker(1, 0), busy(2, 10, Load { queued: 5, ..Load::default() })];
-    assert_eq!(
-        choose(&ask(10), &decode, &[], Threshold::Never).expect("a plan").decode,
-        WorkerId(1)
-    );
+    let load = Load { queued: 5, pending_tokens: 50 * BLOCK as u64, ..Load::default() };
+    assert_eq!(House::of(&[0, 10], &[]).load(2, load).decode(10), 1);
 }
 
 #[test]
 fn prompt_tokens_accepted_earlier_count_like_missing_ones() {
-    let decode =
-        [busy(1, 2, Load { pending_tokens: 4 * BLOCK as u64, ..Load::default() }), worker(2, 0)];
-    assert_eq!(
-        choose(&ask(10), &decode, &[], Threshold::Never).expect("a plan").decode,
-        WorkerId(2)
-    );
+    let load = |blocks| Load { pending_tokens: blocks * BLOCK as u64, ..Load::default() };
+    assert_eq!(House::of(&[2, 0], &[]).load(1, load(4)).decode(10), 2);
+    assert_eq!(House::of(&[5, 0], &[]).load(1, load(4)).decode(10), 1);
+}
+
+#[test]
+fn what_was_sent_counts_before_it_is_reported() {
+    let mut house = House::of(&[0, 0], &[]);
+    let ask = ask(10);
+    let first = house.plan(&ask, Threshold::Never);
+    let charge = house.fleet.charge(&ask, &first);
+    let second = house.plan(&ask, Threshold::Never);
+    assert_ne!(first.decode, second.decode);
+    house.fleet.ended(charge, 1, 0.0);
+    assert_eq!(house.plan(&ask, Threshold::Never), first);
+    assert_eq!(house.fleet.worker(first.decode).expect("known").own, Own::default());
 }
 
 #[test]
 fn a_worker_without_memory_for_the_whole_answer_is_avoided() {
-    let mut full = worker(1, 3);
-    full.load.available_blocks = 2;
-    assert_eq!(
-        choose(&ask(10), &[full, worker(2, 0)], &[], Threshold::Never).expect("a plan").decode,
-        WorkerId(2)
-    );
+    let full = Load { free_blocks: 1, evictable_blocks: 1, ..Load::default() };
+    assert_eq!(House::of(&[3, 0], &[]).load(1, full).decode(10), 2);
 }
 
 #[test]
 fn held_blocks_need_no_further_memory() {
     // Needs 12 blocks at completion, holds 10 of them: 2 are enough.
-    let mut full = worker(1, 10);
-    full.load.available_blocks = 2;
-    assert_eq!(
-        choose(&ask(10), &[full, worker(2, 0)], &[], Threshold::Never).expect("a plan").decode,
-        WorkerId(1)
-    );
+    let full = Load { free_blocks: 1, evictable_blocks: 1, ..Load::default() };
+    assert_eq!(House::of(&[10, 0], &[]).load(1, full).decode(10), 1);
+}
+
+#[test]
+fn promised_memory_is_gone_before_it_is_taken() {
+    let mut house = House::of(&[0, 0], &[]);
+    let ask = Ask { answer_tokens: 700 * BLOCK, ..ask(10) };
+    let plans: Vec<_> = (0..2)
+        .map(|_| {
+            let plan = house.plan(&ask, Threshold::Never);
+            let _charge = house.fleet.charge(&ask, &plan);
+            plan.decode
+        })
+        .collect();
+    assert_ne!(plans[0], plans[1], "700 of 1000 blocks are promised, though none is taken");
+}
+
+#[test]
+fn what_would_have_to_go_counts() {
+    let free = Load { free_blocks: 500, evictable_blocks: 500, ..Load::default() };
+    let used = Load { free_blocks: 1, evictable_blocks: 999, ..Load::default() };
+    assert_eq!(House::of(&[0, 0], &[]).load(1, used).load(2, free).decode(10), 2);
+    assert_eq!(House::of(&[0, 0], &[]).load(1, free).load(2, used).decode(10), 1);
 }
 
 #[test]
 fn prefill_is_asked_from_the_threshold_on() {
-    let decode = [worker(1, 6)];
-    let prefill = [worker(9, 0)];
-    let remote = |threshold| {
-        !choose(&ask(10), &decode, &prefill, threshold).expect("a plan").prefill.is_empty()
-    };
+    let remote = |threshold| !House::of(&[6], &[0]).plan(&ask(10), threshold).prefill.is_empty();
     assert!(remote(Threshold::At(0)));
     assert!(remote(Threshold::At(4)), "4 are missing");
     assert!(!remote(Threshold::At(5)));
@@ -83,10 +141,45 @@ fn prefill_is_asked_from_the_threshold_on() {
 }
 
 #[test]
+fn beyond_the_threshold_the_estimate_decides() {
+    let queue = |blocks| Load { pending_tokens: blocks * BLOCK as u64, ..Load::default() };
+    let mut waiting = House::of(&[0], &[0]).load(101, queue(1000));
+    assert!(waiting.plan(&ask(10), Threshold::At(4)).prefill.is_empty());
+    assert!(!waiting.plan(&ask(10), Threshold::At(0)).prefill.is_empty(), "always is always");
+    // Turns that run at the decode worker would be held up.
+    let running = Load { running: 50, ..Load::default() };
+    let mut crowded = House::of(&[0], &[0]).load(101, queue(20)).load(1, running);
+    assert!(!crowded.plan(&ask(10), Threshold::At(4)).prefill.is_empty());
+}
+
+#[test]
+fn what_is_measured_decides_who_computes() {
+    let mut house = House::of(&[0], &[0]);
+    let ask = ask(10);
+    let before = house.plan(&ask, Threshold::At(4));
+    assert_eq!(before.prefill.len(), 1);
+    for _ in 0..8 {
+        // The prefill worker turns out to be a hundred times slower than was assumed.
+        let mut charge = house.fleet.charge(&ask, &before);
+        let seen = Observed {
+            prompt_tokens: 641,
+            pulled_tokens: 640,
+            pulled_blocks: 10,
+            computed_tokens: 1,
+            prefill_s: 16.0,
+            handover_s: 0.001,
+            prefill_worker: Some(WorkerId(101)),
+            ..Observed::default()
+        };
+        house.fleet.started(&mut charge, &seen);
+        house.fleet.ended(charge, 0, 0.0);
+    }
+    assert!(house.plan(&ask, Threshold::At(4)).prefill.is_empty());
+}
+
+#[test]
 fn nothing_is_asked_for_when_nothing_is_missing() {
-    let plan =
-        choose(&ask(10), &[worker(1, 10)], &[worker(9, 0)], Threshold::At(0)).expect("a plan");
-    assert_eq!(plan.prefill, vec![]);
+    assert_eq!(House::of(&[10], &[0]).plan(&ask(10), Threshold::At(0)).prefill, vec![]);
 }
 
 #[test]
@@ -97,30 +190,115 @@ fn the_block_of_the_last_token_is_left_to_decode() {
 
 #[test]
 fn prefill_candidates_come_best_first_and_are_few() {
-    let prefill = [
-        busy(1, 0, Load { queued: 1, ..Load::default() }),
-        worker(2, 0),
-        worker(3, 5),
-        worker(4, 2),
-        busy(5, 10, Load { queued: 20, ..Load::default() }),
-    ];
-    let plan = choose(&ask(10), &[worker(8, 0)], &prefill, Threshold::At(4)).expect("a plan");
-    assert_eq!(plan.prefill, vec![WorkerId(3), WorkerId(4), WorkerId(2)]);
+    let pending = |blocks| Load { pending_tokens: blocks * BLOCK as u64, ..Load::default() };
+    let mut house = House::of(&[0], &[0, 0, 5, 2, 10]).load(101, pending(4)).load(105, pending(90));
+    let plan = house.plan(&ask(10), Threshold::At(4));
+    assert_eq!(plan.prefill, [103, 104, 102].map(WorkerId));
+    assert_eq!(plan.compute_tokens, 5 * BLOCK, "what the first of them lacks");
+}
+
+#[test]
+fn a_prefill_worker_that_everything_can_be_fetched_from_is_asked() {
+    let plan = House::of(&[0], &[0, 10]).plan(&ask(10), Threshold::At(4));
+    assert_eq!((plan.prefill[0], plan.compute_tokens), (WorkerId(102), 0));
 }
 
 #[test]
 fn equals_are_chosen_about_equally_often() {
-    let decode = [worker(1, 0), worker(2, 0), worker(3, 0)];
-    let mut hits = [0; 3];
-    for spread in 0..3000 {
-        let plan =
-            choose(&Ask { spread, ..ask(10) }, &decode, &[], Threshold::Never).expect("a plan");
-        hits[plan.decode.0 as usize - 1] += 1;
+    for policy in [PolicyName::KvAware, PolicyName::LeastLoaded, PolicyName::PowerOfTwo] {
+        let mut house = House::of(&[0, 0, 0], &[]);
+        let mut hits = [0; 3];
+        for spread in 0..3000 {
+            let plan = house.plan_by(policy, &Ask { spread, ..ask(10) }, Threshold::Never);
+            hits[plan.decode.0 as usize - 1] += 1;
+        }
+        assert!(hits.iter().all(|&count| (850..1150).contains(&count)), "{policy}: {hits:?}");
     }
-    assert!(hits.iter().all(|&count| (850..1150).contains(&count)), "{hits:?}");
+}
+
+#[test]
+fn turns_go_round() {
+    let mut house = House::of(&[0, 9, 0], &[]);
+    let by = |house: &mut House, turn| {
+        let ask = Ask { turn, ..ask(10) };
+        house.plan_by(PolicyName::RoundRobin, &ask, Threshold::Never).decode.0
+    };
+    let seven: Vec<_> = (0..7).map(|turn| by(&mut house, turn)).collect();
+    assert_eq!(seven, [1, 2, 3, 1, 2, 3, 1]);
+}
+
+#[test]
+fn the_least_loaded_has_the_fewest_turns_and_then_the_fewest_tokens() {
+    let load = |running, pending_tokens| Load { running, pending_tokens, ..Load::default() };
+    let mut house =
+        House::of(&[9, 0, 0], &[]).load(1, load(3, 0)).load(2, load(1, 900)).load(3, load(1, 800));
+    assert_eq!(house.plan_by(PolicyName::LeastLoaded, &ask(10), Threshold::Never).decode.0, 3);
+}
+
+#[test]
+fn a_session_stays_and_moves_only_when_it_must() {
+    let mut house = House::of(&[0; 8], &[]);
+    let at = |house: &mut House, session| {
+        let ask = Ask { session: Some(session), spread: session ^ 5, ..ask(10) };
+        house.plan_by(PolicyName::SessionAffinity, &ask, Threshold::Never).decode.0
+    };
+    let before: Vec<_> = (0..400).map(|session| at(&mut house, session)).collect();
+    let mut counts = [0; 8];
+    before.iter().for_each(|worker| counts[*worker as usize - 1] += 1);
+    assert!(counts.iter().all(|count| (25..80).contains(count)), "{counts:?}");
+    let busy = Load { running: 99, ..Load::default() };
+    house = house.load(before[0], busy);
+    assert_eq!(at(&mut house, 0), before[0], "load does not move it");
+    house.fleet.leave(WorkerId(4));
+    for (session, worker) in (0..).zip(&before) {
+        let now = at(&mut house, session);
+        assert_eq!(now == *worker, *worker != 4, "session {session}");
+    }
 }
 
 #[test]
 fn without_a_decode_worker_there_is_no_plan() {
-    assert_eq!(choose(&ask(10), &[], &[worker(9, 0)], Threshold::At(4)), None);
+    let mut fleet = House::of(&[], &[0]).fleet;
+    let policy = PolicyName::KvAware.policy();
+    assert_eq!(fleet.choose(policy, &ask(10), &RULES, [], &[]), None);
+    assert_eq!(fleet.explain(policy, &ask(10), &RULES, [], &[]), None);
+}
+
+#[test]
+fn those_that_were_tried_or_drain_are_left_alone() {
+    let mut house = House::of(&[9, 8, 7], &[]);
+    house.fleet.set_draining(WorkerId(2));
+    let policy = PolicyName::KvAware.policy();
+    let held = house.held.clone();
+    let mut choose = |tried: &[u32]| {
+        let tried: Vec<_> = tried.iter().copied().map(WorkerId).collect();
+        let plan = house.fleet.choose(policy, &ask(10), &RULES, held.clone(), &tried);
+        plan.map(|plan| plan.decode.0)
+    };
+    assert_eq!([choose(&[]), choose(&[1]), choose(&[1, 3])], [Some(1), Some(3), None]);
+}
+
+#[test]
+fn an_earlier_run_of_a_worker_takes_nothing_from_the_next() {
+    let mut house = House::of(&[0], &[]);
+    let ask = ask(10);
+    let plan = house.plan(&ask, Threshold::Never);
+    let (before, lost) = (house.fleet.charge(&ask, &plan), house.fleet.charge(&ask, &plan));
+    house.fleet.ended(before, 0, 0.0);
+    house.fleet.join(WorkerId(1), Role::Decode, 1000);
+    let charge = house.fleet.charge(&ask, &plan);
+    let own = house.fleet.worker(WorkerId(1)).expect("known").own;
+    house.fleet.ended(lost, 0, 0.0);
+    assert_eq!(house.fleet.worker(WorkerId(1)).expect("known").own, own);
+    house.fleet.ended(charge, 0, 0.0);
+    assert_eq!(house.fleet.worker(WorkerId(1)).expect("known").own, Own::default());
+}
+
+#[test]
+fn names_are_read_back_and_others_are_refused() {
+    for name in PolicyName::ALL {
+        assert_eq!((name.as_str().parse(), name.policy().name()), (Ok(name), name));
+    }
+    let unknown = "random".parse::<PolicyName>().expect_err("no such policy");
+    assert!(unknown.to_string().contains("round-robin"), "{unknown}");
 }

@@ -117,7 +117,8 @@ impl Link {
     }
 
     /// Requests that run here on behalf of this router.
-    pub(crate) fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    fn in_flight(&self) -> usize {
         self.lock().routes.len()
     }
 

@@ -4,20 +4,20 @@
 
 mod inbox;
 mod link;
+mod place;
 mod session;
 
 pub(crate) use inbox::{Failure, Inbox, NewTokens, Update};
-pub(crate) use link::{Refused, Route};
+pub(crate) use link::{Link, Refused, Route};
+pub(crate) use place::{Explained, Placement, Ticket, Wanted};
 pub(crate) use session::{Connector, follow};
 
-use crate::choose::{self, Ask, Candidate, Load};
+use crate::choose::{AnswerLengths, Assumed, Fleet, Load, Role};
 use baton_kv::events::Batch;
 use baton_kv::hash::ChainRoot;
 use baton_kv::index::{Index, IndexConfig, NeedSnapshot, View};
-use baton_node::config::Threshold;
-use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
+use baton_proto::ids::{EventSeq, GroupId, Incarnation, WorkerId};
 use baton_proto::internal::{self, Endpoints, ModelDescription, PeerAddress, WorkerDescription};
-use link::Link;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +54,11 @@ struct State {
     /// Decided by the first worker, for as long as the router lives: the text side is loaded once.
     model: Option<Arc<Model>>,
     members: BTreeMap<WorkerId, Member>,
+    /// The same workers, as the choice sees them.
+    fleet: Fleet,
+    /// Turns that were placed.
+    turns: u64,
+    lengths: AnswerLengths,
     index: Index,
 }
 
@@ -63,7 +68,6 @@ struct Member {
     uri: String,
     incarnation: Incarnation,
     endpoints: Option<Endpoints>,
-    load: Load,
     /// The stream to a decode worker; none to a prefill worker.
     link: Option<Arc<Link>>,
 }
@@ -92,16 +96,15 @@ pub(crate) enum NotAccepted {
     Twin,
 }
 
-/// Where a turn runs.
-pub(crate) struct Placement {
-    pub(crate) link: Arc<Link>,
-    pub(crate) prefill: Vec<PeerAddress>,
-}
-
 impl Cluster {
-    /// For a cluster with that secret and at most so many workers, and a router whose tokenizer
-    /// has that digest, if it has one.
-    pub(crate) fn new(secret: [u8; 32], workers_max: usize, text_digest: Vec<u8>) -> Self {
+    /// For a cluster with that secret and at most so many workers, of which this is assumed, and a
+    /// router whose tokenizer has that digest, if it has one.
+    pub(crate) fn new(
+        secret: [u8; 32],
+        workers_max: usize,
+        assumed: Assumed,
+        text_digest: Vec<u8>,
+    ) -> Self {
         let index = Index::new(IndexConfig {
             workers_max,
             blocks_per_worker_max: BLOCKS_PER_WORKER_MAX,
@@ -109,7 +112,14 @@ impl Cluster {
             pending_max: PENDING_MAX,
         });
         let view = index.view().clone();
-        let state = Mutex::new(State { model: None, members: BTreeMap::new(), index });
+        let state = Mutex::new(State {
+            model: None,
+            members: BTreeMap::new(),
+            fleet: Fleet::new(assumed),
+            turns: 0,
+            lengths: AnswerLengths::new(),
+            index,
+        });
         Self { secret, text_digest, view, state, decoders: watch::Sender::new(0) }
     }
 
@@ -121,39 +131,6 @@ impl Cluster {
     /// How many decode workers can be given work, and every change of it.
     pub(crate) fn decoders(&self) -> watch::Receiver<usize> {
         self.decoders.subscribe()
-    }
-
-    /// Places a turn on the workers that are left when those in `tried` are not asked again.
-    pub(crate) fn place(
-        &self,
-        model: &Arc<Model>,
-        ask: &Ask,
-        chain: &[SequenceHash],
-        threshold: Threshold<u32>,
-        tried: &[WorkerId],
-    ) -> Option<Placement> {
-        let matches = self.view.matches(chain, GROUP);
-        let held: BTreeMap<_, _> = matches.iter().map(|held| (held.worker, held.depth)).collect();
-        let state = self.lock();
-        // A turn that was prepared for another model has the wrong hashes, and the wrong ids.
-        if state.model.as_ref().is_none_or(|now| now.description.domain != model.description.domain)
-        {
-            return None;
-        }
-        let (mut decode, mut prefill) = (Vec::new(), Vec::new());
-        let left = |(worker, member): &(&WorkerId, &Member)| {
-            !tried.contains(worker) && !member.is_draining()
-        };
-        for (&worker, member) in state.members.iter().filter(left) {
-            let held = held.get(&worker).copied().unwrap_or(0);
-            let candidate = Candidate { worker, held, load: member.load_now() };
-            let side = if member.link.is_some() { &mut decode } else { &mut prefill };
-            side.push(candidate);
-        }
-        let plan = choose::choose(ask, &decode, &prefill, threshold)?;
-        let link = state.members.get(&plan.decode)?.link.clone()?;
-        let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
-        Some(Placement { link, prefill })
     }
 
     /// Checks a worker's description against what the cluster serves, so that a worker which can
@@ -221,9 +198,10 @@ impl Cluster {
             uri: uri.to_owned(),
             incarnation: Incarnation(description.incarnation),
             endpoints: description.endpoints,
-            load: Load { available_blocks: description.slots, ..Load::default() },
             link,
         };
+        let role = if member.link.is_some() { Role::Decode } else { Role::Prefill };
+        state.fleet.join(worker, role, description.slots);
         state.members.insert(worker, member);
         self.decoders.send_replace(state.counts().0);
         Ok(())
@@ -240,6 +218,7 @@ impl Cluster {
         let mut state = self.lock();
         if state.members.get(&worker).is_some_and(|member| member.incarnation == incarnation) {
             state.members.remove(&worker);
+            state.fleet.leave(worker);
             state.index.remove_worker(worker);
             self.decoders.send_replace(state.counts().0);
         }
@@ -271,14 +250,14 @@ impl Cluster {
     }
 
     fn set_load(&self, worker: WorkerId, load: internal::Load) {
-        if let Some(member) = self.lock().members.get_mut(&worker) {
-            member.load = Load {
-                queued: load.queued,
-                running: load.running,
-                available_blocks: load.free_slots.saturating_add(load.evictable_slots),
-                pending_tokens: load.pending_tokens,
-            };
-        }
+        let load = Load {
+            queued: load.queued,
+            running: load.running,
+            free_blocks: load.free_slots,
+            evictable_blocks: load.evictable_slots,
+            pending_tokens: load.pending_tokens,
+        };
+        self.lock().fleet.set_load(worker, load);
     }
 
     /// How many decode and prefill workers can be given work.
@@ -327,14 +306,6 @@ impl State {
 impl Member {
     fn is_draining(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.is_draining())
-    }
-
-    /// The load that was last reported, or what this router alone has sent since, if that is more.
-    fn load_now(&self) -> Load {
-        let sent = self.link.as_ref().map_or(0, |link| link.in_flight()) as u32;
-        let known = self.load.queued.saturating_add(self.load.running);
-        let running = self.load.running.saturating_add(sent.saturating_sub(known));
-        Load { running, ..self.load }
     }
 }
 

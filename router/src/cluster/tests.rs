@@ -33,7 +33,8 @@ fn with_text(mut description: WorkerDescription, digest: &[u8]) -> WorkerDescrip
 }
 
 fn cluster(text_digest: &[u8]) -> Cluster {
-    Cluster::new([1; 32], 4, text_digest.to_vec())
+    let assumed = crate::config::AssumedConfig::default().lines();
+    Cluster::new([1; 32], 4, assumed, text_digest.to_vec())
 }
 
 fn join(cluster: &Cluster, description: WorkerDescription) -> Result<(), NotAccepted> {

@@ -6,6 +6,7 @@ mod parse;
 use crate::api::{Call, Delivery, status as http_status};
 use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
 use crate::metrics::RequestCount;
+use crate::placing::{POLICY_HEADER, Placing};
 use crate::service::Service;
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use axum::Router;
@@ -109,6 +110,7 @@ async fn begin(
 ) -> Result<Turn, TurnError> {
     let permit = service.enter()?;
     let deadline = deadline(&request);
+    let placing = placing(service, &request)?;
     let request = request.into_inner();
     // Beyond the connection's own limits a message is counted only once it is whole.
     let mut held = service.bodies().enter();
@@ -130,7 +132,13 @@ async fn begin(
     };
     let (prepared, _) = service.prepare(deadline, parse).await?;
     drop(held);
-    Turn::begin(service.clone(), prepared, permit).await
+    Turn::begin(service.clone(), prepared, placing, permit).await
+}
+
+/// What the metadata says about where the turn goes. Reasons have no place in the answer here.
+fn placing<T>(service: &Service, request: &Request<T>) -> Result<Placing, Invalid> {
+    let policies = request.metadata().get_all(POLICY_HEADER).iter().map(|value| value.as_bytes());
+    Placing::read(&service.config().placement, policies, [])
 }
 
 /// What the client's own deadline leaves, in the notation of gRPC: digits and a unit.

@@ -10,12 +10,17 @@ pub(crate) use answer::{AnswerToken, Delta};
 pub(crate) use prepare::{Basis, Prepared, prepare};
 pub(crate) use report::Summary;
 
-use crate::cluster::{Failure, NewTokens, Route, Update};
+use crate::choose::Observed;
+use crate::cluster::{Explained, Failure, NewTokens, Route, Ticket, Update, Wanted};
+use crate::decisions::{Ending, Outcome};
 use crate::error::TurnError;
-use crate::service::{Permit, Service};
+use crate::placing::{Explain, Placing};
+use crate::service::{self, Permit, Service};
 use answer::Answer;
+use baton_proto::ids::WorkerId;
+use baton_proto::internal::TurnReport;
 use baton_proto::ir::FinishReason;
-use moves::Moves;
+use moves::{Moves, Placed};
 use report::Meter;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +29,12 @@ use std::sync::Arc;
 pub(crate) struct Turn {
     service: Arc<Service>,
     prepared: Arc<Prepared>,
+    placing: Placing,
     route: Route,
+    /// What the turn counts for on its workers.
+    ticket: Ticket,
+    /// Why it is there, where that is wanted.
+    why: Option<Arc<Explained>>,
     answers: Vec<Answer>,
     /// What is certain and has not been read.
     ready: VecDeque<Delta>,
@@ -43,11 +53,12 @@ impl Turn {
     pub(crate) async fn begin(
         service: Arc<Service>,
         prepared: Prepared,
+        placing: Placing,
         permit: Permit,
     ) -> Result<Self, TurnError> {
         let prepared = Arc::new(prepared);
-        let mut moves = Moves::default();
-        let route = moves.place(&service, &prepared)?;
+        let mut moves = Moves::new(placing);
+        let Placed { route, ticket, why } = moves.place(&service, &prepared)?;
         let request = &prepared.request;
         let answer = |choice| {
             Answer::new(choice, service.text(), &request.stop.strings, prepared.ends.clone())
@@ -56,7 +67,10 @@ impl Turn {
         let meter = Meter::new(&service, &prepared);
         let mut turn = Self {
             service,
+            placing,
             route,
+            ticket,
+            why,
             answers,
             ready: VecDeque::new(),
             started: false,
@@ -66,8 +80,16 @@ impl Turn {
             prepared,
             _permit: permit,
         };
-        while !turn.step().await? {}
-        Ok(turn)
+        loop {
+            match turn.step().await {
+                Ok(true) => return Ok(turn),
+                Ok(false) => {}
+                Err(error) => {
+                    turn.failed = true;
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// What became certain next; `None` when every choice is complete or after an error. Safe to
@@ -95,7 +117,11 @@ impl Turn {
     /// What the turn has cost up to now.
     pub(crate) fn summary(&self) -> Summary {
         let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
-        self.meter.summary(self.route.link().worker, completion_tokens)
+        let why = match self.placing.explain {
+            Explain::Off => None,
+            _ => self.why.clone(),
+        };
+        self.meter.summary(self.route.link().worker, completion_tokens, why)
     }
 
     pub(crate) fn prepared(&self) -> &Prepared {
@@ -114,7 +140,7 @@ impl Turn {
             Update::Tokens(tokens) => self.take_tokens(tokens),
             Update::Finished { choice, reason, report } => {
                 if let Some(report) = report {
-                    self.meter.report(choice, &report);
+                    self.take_report(choice, &report);
                 }
                 self.finish(choice, reason);
             }
@@ -128,15 +154,15 @@ impl Turn {
 
     fn take_tokens(&mut self, tokens: NewTokens) {
         let choice = tokens.choice;
-        let Some(answer) = self.answers.get_mut(usize::from(choice)) else { return };
-        if answer.is_done() {
+        if self.answers.get(usize::from(choice)).is_none_or(Answer::is_done) {
             return;
         }
         self.started = true;
         self.meter.tokens(choice, tokens.ids.len());
         if let Some(report) = &tokens.report {
-            self.meter.report(choice, report);
+            self.take_report(choice, report);
         }
+        let answer = &mut self.answers[usize::from(choice)];
         let delta = answer.push(tokens);
         let stopped = delta.finish.is_some();
         if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {
@@ -146,6 +172,11 @@ impl Turn {
             // When no choice is left, dropping the route cancels the whole request.
             self.route.cancel_choice(choice);
         }
+    }
+
+    fn take_report(&mut self, choice: u16, report: &TurnReport) {
+        self.meter.report(choice, report);
+        self.ticket.started(&observed(self.prepared.ids.len(), report));
     }
 
     fn finish(&mut self, choice: u16, reason: FinishReason) {
@@ -168,7 +199,8 @@ impl Turn {
             return Err(self.mid_stream(failure));
         }
         self.moves.refused(&self.service, self.route.link().worker, failure)?;
-        self.route = self.moves.place(&self.service, &self.prepared)?;
+        let Placed { route, ticket, why } = self.moves.place(&self.service, &self.prepared)?;
+        (self.route, self.ticket, self.why) = (route, ticket, why);
         let (request, worker) = (&self.prepared.request.id, &self.route.link().name);
         tracing::info!(%request, %worker, "turn moved before its first token");
         self.service.metrics().moved_turns.inc();
@@ -182,5 +214,57 @@ impl Turn {
             }
             other => moves::verdict(other),
         }
+    }
+}
+
+impl Drop for Turn {
+    /// What the turn has shown is learned, and the decision recorded with what came of it.
+    fn drop(&mut self) {
+        let (tokens, step_s) = self.meter.pace();
+        self.ticket.end(tokens, step_s);
+        let complete = self.answers.iter().all(Answer::is_done);
+        let request = &self.prepared.request;
+        if complete && let Some(session) = service::session_key(request) {
+            let tokens: u64 = self.answers.iter().map(Answer::tokens).sum();
+            self.service
+                .cluster()
+                .learn_answer(session, tokens / u64::from(request.choices.max(1)));
+        }
+        if let (Some(log), Some(why)) = (self.service.decisions(), self.why.take()) {
+            let ending = match (complete, self.failed) {
+                (true, _) => Ending::Answered,
+                (false, true) => Ending::Failed,
+                (false, false) => Ending::Cancelled,
+            };
+            let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
+            let worker = self.route.link().worker;
+            let summary = self.meter.summary(worker, completion_tokens, Some(why));
+            log.record(Outcome { request: request.id, ending, summary });
+        }
+    }
+}
+
+/// What would be decided about a turn, and why; nothing is started.
+pub(crate) fn explain(
+    service: &Service,
+    prepared: &Prepared,
+    placing: Placing,
+) -> Result<Explained, TurnError> {
+    let wanted = Wanted { explain: true, ..moves::wanted(service, prepared, placing, &[]) };
+    service.cluster().explain(&wanted).ok_or(TurnError::NoWorker)
+}
+
+/// From what a worker says about a prompt.
+fn observed(prompt_tokens: usize, report: &TurnReport) -> Observed {
+    let seconds = |micros: u32| f64::from(micros) / 1e6;
+    Observed {
+        prompt_tokens: prompt_tokens as u64,
+        cached_tokens: u64::from(report.cached_tokens),
+        pulled_tokens: u64::from(report.pulled_tokens),
+        computed_tokens: u64::from(report.computed_tokens),
+        pulled_blocks: u64::from(report.pulled_blocks),
+        handover_s: seconds(report.handover_us),
+        prefill_s: seconds(report.prefill_us),
+        prefill_worker: (report.prefill_worker != 0).then_some(WorkerId(report.prefill_worker)),
     }
 }

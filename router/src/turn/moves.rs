@@ -7,10 +7,13 @@
 
 use super::prepare::Prepared;
 use crate::choose::Ask;
-use crate::cluster::{Failure, Inbox, Placement, Refused, Route};
+use crate::cluster::{Explained, Failure, Inbox, Link, Placement, Refused, Route, Ticket, Wanted};
 use crate::error::{Invalid, TurnError};
-use crate::service::Service;
+use crate::placing::{Explain, Placing};
+use crate::service::{self, Service};
 use baton_proto::ids::WorkerId;
+use baton_proto::internal::PeerAddress;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Of so many workers a turn may see the loss before it is given up.
@@ -19,6 +22,7 @@ const LOSSES_MAX: usize = 1;
 /// The attempts to place one turn.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
+    placing: Placing,
     tried: Vec<WorkerId>,
     /// Moves that count against `placement.moves_max`.
     counted: usize,
@@ -28,20 +32,41 @@ pub(super) struct Moves {
     last: Option<TurnError>,
 }
 
+/// A turn that was sent.
+pub(super) struct Placed {
+    pub(super) route: Route,
+    pub(super) ticket: Ticket,
+    /// Why there, where that is wanted.
+    pub(super) why: Option<Arc<Explained>>,
+}
+
 impl Moves {
+    /// Nothing was tried yet.
+    pub(super) fn new(placing: Placing) -> Self {
+        Self { placing, ..Self::default() }
+    }
+
     /// Sends a turn to the best worker that has not been tried.
     pub(super) fn place(
         &mut self,
         service: &Service,
         prepared: &Prepared,
-    ) -> Result<Route, TurnError> {
+    ) -> Result<Placed, TurnError> {
         loop {
-            let Some(placement) = self.choose(service, prepared) else {
+            let wanted = wanted(service, prepared, self.placing, &self.tried);
+            let Some(placement) = service.cluster().place(&wanted) else {
                 return Err(self.last.take().unwrap_or(TurnError::NoWorker));
             };
-            let worker = placement.link.worker;
-            match send(prepared, placement) {
-                Ok(route) => return Ok(route),
+            let Placement { link, prefill, ticket, why } = placement;
+            let worker = link.worker;
+            match send(prepared, &link, prefill) {
+                Ok(route) => {
+                    let with_tiers = |why| match self.placing.explain {
+                        Explain::Off => why,
+                        _ => service.cluster().with_tiers(why, &prepared.chain),
+                    };
+                    return Ok(Placed { route, ticket, why: why.map(with_tiers).map(Arc::new) });
+                }
                 Err(failure) => self.refused(service, worker, failure)?,
             }
         }
@@ -67,19 +92,33 @@ impl Moves {
         self.last = Some(verdict(failure));
         Ok(())
     }
+}
 
-    fn choose(&self, service: &Service, prepared: &Prepared) -> Option<Placement> {
-        let config = &service.config().placement;
-        let request = &prepared.request;
-        let answer_tokens = prepared.answer_tokens as usize;
-        let ask = Ask {
-            prompt_tokens: prepared.ids.len(),
-            answer_tokens: answer_tokens * usize::from(request.choices),
-            block_tokens: prepared.model.description.block_tokens as usize,
-            spread: request.id.0 as u64,
-        };
-        let threshold = config.disaggregate_min_blocks;
-        service.cluster().place(&prepared.model, &ask, &prepared.chain, threshold, &self.tried)
+/// What the choice is told of a turn.
+pub(super) fn wanted<'a>(
+    service: &Service,
+    prepared: &'a Prepared,
+    placing: Placing,
+    tried: &'a [WorkerId],
+) -> Wanted<'a> {
+    let request = &prepared.request;
+    let ask = Ask {
+        prompt_tokens: prepared.ids.len(),
+        answer_tokens: prepared.answer_tokens as usize,
+        choices: usize::from(request.choices),
+        block_tokens: prepared.model.description.block_tokens as usize,
+        spread: request.id.0 as u64,
+        turn: 0,
+        session: service::session_key(request),
+    };
+    Wanted {
+        model: &prepared.model,
+        ask,
+        chain: &prepared.chain,
+        policy: placing.policy,
+        rules: service.config().placement.rules(),
+        tried,
+        explain: placing.explain != Explain::Off || service.decisions().is_some(),
     }
 }
 
@@ -95,16 +134,18 @@ fn is_movable(failure: &Failure) -> bool {
     }
 }
 
-fn send(prepared: &Prepared, placement: Placement) -> Result<Route, Failure> {
+fn send(
+    prepared: &Prepared,
+    link: &Arc<Link>,
+    prefill: Vec<PeerAddress>,
+) -> Result<Route, Failure> {
     let request = &prepared.request;
     // An end token comes on top of the limit where a worker counts only what it keeps.
     let inbox = Inbox::new(request.choices, request.stop.max_tokens.saturating_add(1));
-    let submit = prepared.submit(placement.prefill, Instant::now());
-    placement.link.submit(request.id, submit, inbox).map_err(|refused| match refused {
-        Refused::Closed => Failure::NotSent(format!("{} was lost", placement.link.name)),
-        Refused::Full => {
-            Failure::Overloaded(format!("the queue to {} is full", placement.link.name))
-        }
+    let submit = prepared.submit(prefill, Instant::now());
+    link.submit(request.id, submit, inbox).map_err(|refused| match refused {
+        Refused::Closed => Failure::NotSent(format!("{} was lost", link.name)),
+        Refused::Full => Failure::Overloaded(format!("the queue to {} is full", link.name)),
     })
 }
 

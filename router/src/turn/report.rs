@@ -1,10 +1,12 @@
 //! What a turn cost: usage, timing, and the metrics that follow from them.
 
 use super::prepare::Prepared;
+use crate::cluster::Explained;
 use crate::metrics::Metrics;
 use crate::service::Service;
 use baton_proto::ids::WorkerId;
 use baton_proto::internal::TurnReport;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,6 +25,8 @@ pub(crate) struct Summary {
     pub(crate) ttft: Option<Duration>,
     /// Since the request arrived.
     pub(crate) total: Duration,
+    /// Why it was placed where it was, where that is wanted.
+    pub(crate) why: Option<Arc<Explained>>,
 }
 
 /// Takes the times of a turn.
@@ -33,6 +37,9 @@ pub(super) struct Meter {
     /// When the last tokens of each choice came.
     last: Vec<Option<Instant>>,
     first: Option<Instant>,
+    /// When the first choice's first tokens came, and how many of it came after them.
+    paced_from: Option<Instant>,
+    paced: u64,
     report: Option<TurnReport>,
 }
 
@@ -44,6 +51,8 @@ impl Meter {
             prompt_tokens: prepared.ids.len(),
             last: vec![None; usize::from(prepared.request.choices)],
             first: None,
+            paced_from: None,
+            paced: 0,
             report: None,
         }
     }
@@ -59,6 +68,12 @@ impl Meter {
             self.metrics.ttft.observe((now - self.arrived).as_secs_f64());
         }
         self.metrics.decoded(count);
+        if choice == 0 {
+            match self.paced_from {
+                None => self.paced_from = Some(now),
+                Some(_) => self.paced += count as u64,
+            }
+        }
         let last = self.last.get_mut(usize::from(choice)).and_then(|last| last.replace(now));
         if let Some(last) = last {
             // Tokens that came together share the time since those before them.
@@ -77,7 +92,19 @@ impl Meter {
         self.report = Some(*report);
     }
 
-    pub(super) fn summary(&self, decode_worker: WorkerId, completion_tokens: u64) -> Summary {
+    /// Tokens of the first choice after its first ones, and the mean time between them in seconds.
+    pub(super) fn pace(&self) -> (u64, f64) {
+        let last = self.last.first().copied().flatten();
+        let span = self.paced_from.zip(last).map_or(Duration::ZERO, |(from, last)| last - from);
+        (self.paced, span.as_secs_f64() / self.paced.max(1) as f64)
+    }
+
+    pub(super) fn summary(
+        &self,
+        decode_worker: WorkerId,
+        completion_tokens: u64,
+        why: Option<Arc<Explained>>,
+    ) -> Summary {
         let cached = self.report.map_or(0, |report| report.cached_tokens as usize);
         Summary {
             prompt_tokens: self.prompt_tokens,
@@ -87,6 +114,7 @@ impl Meter {
             decode_worker,
             ttft: self.first.map(|first| first - self.arrived),
             total: self.arrived.elapsed(),
+            why,
         }
     }
 }

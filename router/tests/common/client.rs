@@ -87,8 +87,24 @@ impl House {
 
     /// Begins a stream; returns when its head is there.
     pub async fn stream(&self, path: &str, body: &Value) -> Events {
+        self.begin(self.request(Method::POST, path, body.to_string())).await
+    }
+
+    /// The same with a header.
+    pub async fn stream_with(
+        &self,
+        path: &str,
+        body: &Value,
+        name: &'static str,
+        value: &'static [u8],
+    ) -> Events {
+        let mut request = self.request(Method::POST, path, body.to_string());
+        request.headers_mut().insert(name, http::HeaderValue::from_bytes(value).unwrap());
+        self.begin(request).await
+    }
+
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Events {
         let client = client();
-        let request = self.request(Method::POST, path, body.to_string());
         let response = within(client.request(request)).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
