@@ -127,9 +127,9 @@ pub(crate) fn decision_line(at: Duration, outcome: &Outcome) -> String {
     .to_string()
 }
 
-/// Milliseconds, to a microsecond.
+/// Milliseconds, to a microsecond; no zero is negative.
 fn ms(seconds: f64) -> f64 {
-    (seconds * 1e6).round() / 1e3
+    (seconds * 1e6).round() / 1e3 + 0.0
 }
 
 /// JSON has no infinity: null is "not compared".

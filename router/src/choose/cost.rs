@@ -6,7 +6,7 @@ use super::learn::Line;
 use std::ops::Add;
 
 /// What is predicted for a turn on a candidate. All in seconds.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Terms {
     /// What was accepted before and is computed first.
     pub queue_s: f64,
@@ -24,6 +24,23 @@ pub struct Terms {
     pub harm_s: f64,
     /// What it will cost others that blocks have to go for it.
     pub eviction_s: f64,
+}
+
+impl Default for Terms {
+    /// Nothing. The zeros are negative, since a compiler may leave out the addition of a negative
+    /// zero, and not that of a positive one; a walk through a thousand workers shows it.
+    fn default() -> Self {
+        Self {
+            queue_s: -0.0,
+            memory_s: -0.0,
+            fetch_s: -0.0,
+            compute_s: -0.0,
+            handover_s: -0.0,
+            decode_s: -0.0,
+            harm_s: -0.0,
+            eviction_s: -0.0,
+        }
+    }
 }
 
 impl Terms {
@@ -63,21 +80,15 @@ pub fn queued_tokens_s(pending_tokens: u64, fill: Line) -> f64 {
 }
 
 /// Turns that wait for memory let go of it one after the other: a worker that has room for
-/// `slots / turn_blocks` turns of this size lets one in every `turn_s` divided by that.
-pub fn queued_turns_s(queued: u32, turn_s: f64, turn_blocks: u64, slots: u32) -> f64 {
-    if queued == 0 {
-        return 0.0;
-    }
-    f64::from(queued) * turn_s * share(turn_blocks, slots)
+/// `slots / turn_blocks` turns of this size lets one in every `turn_s` divided by that. `slot` is
+/// one of the worker's slots as a share of all.
+pub fn queued_turns_s(queued: u32, turn_s: f64, turn_blocks: f64, slot: f64) -> f64 {
+    f64::from(queued) * turn_s * turn_blocks * slot
 }
 
 /// A worker whose memory is taken gives back all of it in about the time of one turn.
-pub fn memory_s(short_blocks: u64, turn_s: f64, slots: u32) -> f64 {
-    if short_blocks == 0 { 0.0 } else { turn_s * share(short_blocks, slots) }
-}
-
-fn share(blocks: u64, slots: u32) -> f64 {
-    blocks as f64 / f64::from(slots.max(1))
+pub fn memory_s(short_blocks: u64, turn_s: f64, slot: f64) -> f64 {
+    short_blocks as f64 * turn_s * slot
 }
 
 /// Blocks that the decode worker holds and the prefill worker lacks come before it can continue
@@ -121,8 +132,8 @@ mod tests {
     #[test]
     fn each_term_is_in_seconds() {
         assert_eq!(queued_tokens_s(8, FILL), 2.0);
-        assert_eq!(queued_turns_s(3, 10.0, 25, 100), 7.5);
-        assert_eq!(memory_s(50, 10.0, 100), 5.0);
+        assert_eq!(queued_turns_s(3, 10.0, 25.0, 0.125), 93.75);
+        assert_eq!(memory_s(50, 10.0, 0.125), 62.5);
         assert_eq!(held_fetch_s(4, Line { base_s: 9.0, slope_s: 2.0 }, FILL, 16.0), 8.0);
         assert_eq!(held_fetch_s(4, Line { base_s: 9.0, slope_s: 50.0 }, FILL, 16.0), 16.0);
         assert_eq!((exposed_fetch_s(3.0, 2.0), exposed_fetch_s(2.0, 3.0)), (1.0, 0.0));
@@ -135,8 +146,8 @@ mod tests {
     #[test]
     fn nothing_costs_nothing() {
         assert_eq!(queued_tokens_s(0, FILL), 0.0);
-        assert_eq!(queued_turns_s(0, f64::INFINITY, 1, 0), 0.0);
-        assert_eq!(memory_s(0, f64::INFINITY, 0), 0.0);
+        assert_eq!(queued_turns_s(0, 9.0, 9.0, 1.0), 0.0);
+        assert_eq!(memory_s(0, 9.0, 1.0), 0.0);
         assert_eq!(held_fetch_s(0, FILL, FILL, 16.0), 0.0);
         assert_eq!(Terms::default().total_s(), 0.0);
     }

@@ -64,6 +64,8 @@ pub struct Worker {
     pub load: Load,
     /// Slots for blocks.
     pub slots: u32,
+    /// One slot as a share of all.
+    pub(super) slot: f64,
     /// What this router has sent.
     pub own: Own,
     /// It takes nothing new.
@@ -237,6 +239,7 @@ impl Fleet {
             run: self.runs,
             load,
             slots,
+            slot: 1.0 / f64::from(slots.max(1)),
             own: Own::default(),
             draining: false,
             fill: None,

@@ -7,9 +7,6 @@ use super::policy::{Case, Policy, PolicyName};
 use super::short_blocks;
 use baton_node::config::Threshold;
 
-/// Prefill workers that are considered for each decode worker that holds part of the prompt.
-const SHORTLIST: usize = 4;
-
 /// See docs/routing.md.
 #[derive(Debug)]
 pub(super) struct KvAware;
@@ -48,11 +45,10 @@ impl<'a> Estimate<'a> {
         let (fill, step) = (fleet.fill(super::Role::Decode, worker), fleet.step(worker));
         let running = f64::from(worker.running());
         let decode_s = cost::decode_s(self.answer_tokens, running + self.choices, step);
-        let (queued, slots) = (worker.load.queued, worker.slots);
         // What a turn of this size takes, apart from the others: else more of them that run would
         // make those that wait look shorter or longer.
         let turn_s = cost::decode_s(self.answer_tokens, self.choices, step);
-        let short = short_blocks(worker, self.needed, held);
+        let short = if self.case.room { 0 } else { short_blocks(worker, self.needed, held) };
         let new = (self.needed as u64).saturating_sub(u64::from(held));
         let evicted = new
             .saturating_sub(u64::from(worker.load.free_blocks))
@@ -60,8 +56,8 @@ impl<'a> Estimate<'a> {
         let recompute = fleet.common().prefill;
         Terms {
             queue_s: cost::queued_tokens_s(worker.pending_tokens(), fill)
-                + cost::queued_turns_s(queued, turn_s, self.needed as u64, slots),
-            memory_s: cost::memory_s(short, turn_s, slots),
+                + cost::queued_turns_s(worker.load.queued, turn_s, self.needed as f64, worker.slot),
+            memory_s: cost::memory_s(short, turn_s, worker.slot),
             decode_s,
             harm_s: cost::harm_s(running, self.answer_tokens, self.choices, step),
             eviction_s: cost::eviction_s(
@@ -97,24 +93,8 @@ impl<'a> Estimate<'a> {
 
     /// What it costs that a prefill worker brings the whole blocks, without what the decode worker
     /// does itself.
-    pub(super) fn bring(&self, prefill: u32, held: u32, (fetch, handover_s): (Line, f64)) -> Terms {
-        let worker = self.case.prefill(prefill);
-        let own = self.case.held_prefill(prefill);
-        let fill = self.case.fleet.fill(super::Role::Prefill, worker);
-        let compute_s = fill.at(f64::from(self.whole - held.max(own)) * self.block_tokens);
-        let from_decode = u64::from(held.saturating_sub(own));
-        let to_decode = fetch.at(f64::from(self.whole - held));
-        // A job that waits has its tokens among those pending, and a beginning of its own.
-        let queue_s = cost::queued_tokens_s(worker.pending_tokens(), fill)
-            + f64::from(worker.load.queued) * fill.base_s;
-        Terms {
-            queue_s,
-            fetch_s: cost::held_fetch_s(from_decode, fetch, fill, self.block_tokens)
-                + cost::exposed_fetch_s(to_decode, compute_s),
-            compute_s,
-            handover_s,
-            ..Terms::default()
-        }
+    pub(super) fn bring(&self, prefill: u32, held: u32, link: (Line, f64)) -> Terms {
+        Helper::new(self, prefill, link).bring(self, held)
     }
 
     /// All terms of a decode worker together with a prefill worker.
@@ -140,6 +120,42 @@ impl<'a> Estimate<'a> {
     }
 }
 
+/// A prefill worker that may be asked, over a link.
+#[derive(Clone, Copy, Debug)]
+struct Helper {
+    queue_s: f64,
+    fill: Line,
+    fetch: Line,
+    handover_s: f64,
+    held: u32,
+}
+
+impl Helper {
+    fn new(estimate: &Estimate<'_>, prefill: u32, (fetch, handover_s): (Line, f64)) -> Self {
+        let worker = estimate.case.prefill(prefill);
+        let fill = estimate.case.fleet.fill(super::Role::Prefill, worker);
+        // A job that waits has its tokens among those pending, and a beginning of its own.
+        let queue_s = cost::queued_tokens_s(worker.pending_tokens(), fill)
+            + f64::from(worker.load.queued) * fill.base_s;
+        Self { queue_s, fill, fetch, handover_s, held: estimate.case.held_prefill(prefill) }
+    }
+
+    /// For a decode worker that holds so many blocks.
+    fn bring(&self, estimate: &Estimate<'_>, held: u32) -> Terms {
+        let Self { queue_s, fill, fetch, handover_s, held: own } = *self;
+        let (whole, block_tokens) = (estimate.whole, estimate.block_tokens);
+        let compute_s = fill.at(f64::from(whole - held.max(own)) * block_tokens);
+        let from_decode = u64::from(held.saturating_sub(own));
+        let fetch_s = cost::held_fetch_s(from_decode, fetch, fill, block_tokens)
+            + cost::exposed_fetch_s(fetch.at(f64::from(whole - held)), compute_s);
+        Terms { queue_s, fetch_s, compute_s, handover_s, ..Terms::default() }
+    }
+
+    fn bring_s(&self, estimate: &Estimate<'_>, held: u32) -> f64 {
+        self.bring(estimate, held).total_s()
+    }
+}
+
 impl Policy for KvAware {
     fn name(&self) -> PolicyName {
         PolicyName::KvAware
@@ -149,28 +165,33 @@ impl Policy for KvAware {
         let estimate = Estimate::new(case);
         let common = case.fleet.common();
         let link = (common.fetch, common.handover_s);
-        let bring_s = |prefill: u32, held| estimate.bring(prefill, held, link).total_s();
-        // The best for whoever holds nothing, which most workers do; whoever holds something asks
-        // one of those, too.
-        let mut shortlist: Vec<(f64, u32)> = Vec::with_capacity(SHORTLIST + 1);
-        for prefill in case.eligible_prefill.iter().copied() {
-            let score = bring_s(prefill, 0);
-            if shortlist.len() < SHORTLIST || score < shortlist[SHORTLIST - 1].0 {
-                let place = shortlist.partition_point(|(other, _)| *other <= score);
-                shortlist.insert(place, (score, prefill));
-                shortlist.truncate(SHORTLIST);
+        // Most workers hold nothing, and would ask the same one. Whoever holds something would ask
+        // that one, too, or, the more it holds, the one with the shortest queue.
+        let helpers = case.eligible_prefill.iter().map(|at| Helper::new(&estimate, *at, link));
+        let (mut from_nothing, mut soonest): (Option<(f64, Helper)>, Option<(f64, Helper)>) =
+            (None, None);
+        let less = |score: f64, known: &Option<(f64, Helper)>| {
+            known.is_none_or(|(least, _)| score < least)
+        };
+        for helper in helpers {
+            let (score, wait_s) = (helper.bring_s(&estimate, 0), helper.queue_s);
+            if less(score, &from_nothing) {
+                from_nothing = Some((score, helper));
+            }
+            if less(wait_s, &soonest) {
+                soonest = Some((wait_s, helper));
             }
         }
-        let from_nothing_s = shortlist.first().map_or(f64::INFINITY, |(score, _)| *score);
+        let from_nothing_s = from_nothing.map_or(f64::INFINITY, |(score, _)| score);
+        let two = [from_nothing, soonest];
         scores.extend(case.eligible.iter().map(|at| {
             let (worker, held) = (case.decode(*at), case.held(*at));
             let here_s = estimate.here(worker, held).total_s();
             let bring_s = match held {
                 0 => from_nothing_s,
-                _ => shortlist
-                    .iter()
-                    .map(|(_, prefill)| bring_s(*prefill, held))
-                    .fold(f64::INFINITY, f64::min),
+                _ => two.iter().flatten().fold(f64::INFINITY, |least, (_, helper)| {
+                    helper.bring_s(&estimate, held).min(least)
+                }),
             };
             let there_s = bring_s + estimate.last(worker).total_s();
             let here = estimate.prefers_here(held, here_s, there_s);

@@ -112,6 +112,8 @@ pub(crate) struct Scratch {
     held_decode: Vec<u32>,
     held_prefill: Vec<u32>,
     decode: Vec<u32>,
+    /// Whether those in `decode` have room.
+    room: bool,
     prefill: Vec<u32>,
     scores: Vec<f64>,
     prefill_scores: Vec<f64>,
@@ -159,20 +161,10 @@ impl Fleet {
             }
         }
         let needed = ask.blocks_at_completion();
-        let sides = [
-            (&self.decode, &scratch.held_decode, &mut scratch.decode, needed),
-            (&self.prefill, &scratch.held_prefill, &mut scratch.prefill, whole),
-        ];
-        for (workers, held, eligible, needed) in sides {
-            eligible.clear();
-            let left = |worker: &Worker| !worker.draining && !tried.contains(&worker.id);
-            let all = || workers.iter().zip(held).zip(0..).filter(|((worker, _), _)| left(worker));
-            let fits = |worker: &Worker, held| short_blocks(worker, needed, held) == 0;
-            eligible.extend(all().filter(|((w, held), _)| fits(w, **held)).map(|(_, at)| at));
-            if eligible.is_empty() {
-                eligible.extend(all().map(|(_, at)| at));
-            }
-        }
+        let Scratch { held_decode, held_prefill, decode, prefill, .. } = scratch;
+        let room = admit((&self.decode, held_decode, decode), needed, tried);
+        admit((&self.prefill, held_prefill, prefill), whole, tried);
+        scratch.room = room;
     }
 
     fn decide(
@@ -241,6 +233,30 @@ impl Fleet {
     }
 }
 
+/// Notes the places of those that may be chosen: those that have room for `needed` blocks, or all
+/// where none has. Whether they have.
+fn admit(
+    (workers, held, eligible): (&[Worker], &[u32], &mut Vec<u32>),
+    needed: usize,
+    tried: &[WorkerId],
+) -> bool {
+    let left = |worker: &Worker| !worker.draining && !tried.contains(&worker.id);
+    let all = || workers.iter().zip(held).zip(0..).filter(|((worker, _), _)| left(worker));
+    eligible.clear();
+    // One after the other, without asking each time whether the array has to grow.
+    eligible.resize(workers.len(), 0);
+    let mut count = 0;
+    for ((worker, held), at) in all() {
+        eligible[count] = at;
+        count += usize::from(short_blocks(worker, needed, *held) == 0);
+    }
+    eligible.truncate(count);
+    if count == 0 {
+        eligible.extend(all().map(|(_, at)| at));
+    }
+    count > 0
+}
+
 /// Blocks that a worker is short of for a turn. What it holds of the prompt would be pinned, not
 /// taken; what it has promised to turns of this router is gone, though they may not have it yet.
 /// Alone on a worker, a turn fits: the worker cuts its answer to what there is.
@@ -256,12 +272,17 @@ fn short_blocks(worker: &Worker, needed: usize, held: u32) -> u64 {
 fn best(spread: u64, workers: &[Worker], eligible: &[u32], scores: &[f64]) -> Option<usize> {
     let id = |at: usize| workers[eligible[at] as usize].id;
     let mut best = 0;
-    for at in 1..scores.len().min(eligible.len()) {
-        if compare(spread, (scores[at], id(at)), (scores[best], id(best))).is_lt() {
-            best = at;
+    let mut least = *scores.first()?;
+    for (at, score) in scores.iter().copied().enumerate().skip(1) {
+        // Almost always the first comparison decides.
+        if score > least {
+            continue;
+        }
+        if compare(spread, (score, id(at)), (least, id(best))).is_lt() {
+            (best, least) = (at, score);
         }
     }
-    (!eligible.is_empty()).then_some(best)
+    Some(best)
 }
 
 /// By score, then in an order of the workers that differs from turn to turn.

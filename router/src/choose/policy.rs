@@ -18,6 +18,8 @@ pub struct Case<'a> {
     pub fleet: &'a Fleet,
     /// Decode workers that may be chosen, by their place in [`Fleet::side`].
     pub eligible: &'a [u32],
+    /// Whether those have room for the whole turn. Either all have, or none.
+    pub room: bool,
     /// Prefill workers that may be asked, likewise.
     pub eligible_prefill: &'a [u32],
     held_decode: &'a [u32],
@@ -36,6 +38,7 @@ impl<'a> Case<'a> {
             rules,
             fleet,
             eligible: &scratch.decode,
+            room: scratch.room,
             eligible_prefill: &scratch.prefill,
             held_decode: &scratch.held_decode,
             held_prefill: &scratch.held_prefill,
