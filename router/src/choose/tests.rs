@@ -3,7 +3,7 @@
 use super::*;
 
 const BLOCK: usize = 64;
-pub(super) const ASSUMED: Assumed = Assumed {
+const ASSUMED: Assumed = Assumed {
     prefill: Line { base_s: 0.002, slope_s: 0.000_25 },
     local: Line { base_s: 0.002, slope_s: 0.000_5 },
     step: Line { base_s: 0.02, slope_s: 0.000_2 },
@@ -94,6 +94,24 @@ fn what_was_sent_counts_before_it_is_reported() {
     house.fleet.ended(charge, 1, 0.0);
     assert_eq!(house.plan(&ask, Threshold::Never), first);
     assert_eq!(house.fleet.worker(first.decode).expect("known").own, Own::default());
+}
+
+#[test]
+fn a_turn_that_decodes_counts_before_it_is_reported() {
+    let mut house = House::of(&[0, 0], &[]);
+    let ask = ask(10);
+    let first = house.plan(&ask, Threshold::Never);
+    let mut charge = house.fleet.charge(&ask, &first);
+    house.fleet.started(&mut charge, &Observed::default());
+    assert_eq!(house.fleet.worker(first.decode).expect("known").pending_tokens(), 0);
+    for policy in [PolicyName::KvAware, PolicyName::LeastLoaded] {
+        assert_ne!(house.plan_by(policy, &ask, Threshold::Never).decode, first.decode);
+    }
+    // Once it is reported it does not count twice.
+    let load = Load { running: 1, free_blocks: 1000, ..Load::default() };
+    house.fleet.set_load(first.decode, load);
+    assert_eq!(house.fleet.worker(first.decode).expect("known").running(), 1);
+    house.fleet.ended(charge, 0, 0.0);
 }
 
 #[test]
