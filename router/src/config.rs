@@ -13,6 +13,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Beyond that no decode worker would ever compute a prompt, and sums would lose all else.
+const LOCAL_HARM_MAX: f64 = 1000.0;
 /// Two files of a few decisions each.
 const DECISIONS_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
@@ -368,14 +370,13 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
     }
     let placement = &config.placement;
     let shares = [
-        ("placement.local_harm", placement.local_harm, f64::MAX),
+        ("placement.local_harm", placement.local_harm, LOCAL_HARM_MAX),
         ("placement.eviction_weight", placement.eviction_weight, 1.0),
     ];
     if let Some((key, found, max)) =
         shares.into_iter().find(|(_, share, max)| !(0.0..=*max).contains(share))
     {
-        let expected = if max > 1.0 { "a number, at least 0" } else { "0 to 1" };
-        return Err(layered.refuse(key, expected, found));
+        return Err(layered.refuse(key, format!("0 to {max}"), found));
     }
     if config.decisions.bytes_max < DECISIONS_BYTES_MIN {
         let expected = format!("at least {DECISIONS_BYTES_MIN}");
@@ -462,6 +463,8 @@ mod tests {
             (&format!("{MINIMAL}[placement]\npolicy = \"random\"\n"), "kv-aware"),
             (&format!("{MINIMAL}[placement]\neviction_weight = 1.5\n"), "eviction_weight"),
             (&format!("{MINIMAL}[placement]\nlocal_harm = nan\n"), "local_harm"),
+            (&format!("{MINIMAL}[placement]\nlocal_harm = 1e300\n"), "placement.local_harm"),
+            (&format!("{MINIMAL}[placement]\nlocal_harm = -1\n"), "placement.local_harm"),
             (&format!("{MINIMAL}[placement.assumed]\nstep = 20\n"), "placement.assumed.step"),
             (&format!("{MINIMAL}[decisions]\nbytes_max = \"1 KiB\"\n"), "decisions.bytes_max"),
         ] {

@@ -80,8 +80,9 @@ impl DecisionLog {
     /// Records an outcome, if there is room for it.
     pub(crate) fn record(&self, outcome: Outcome) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = queue.as_ref().map(|queue| queue.try_send((unix_time(), outcome)));
-        if !matches!(sent, Some(Ok(()))) {
+        let sent =
+            queue.as_ref().is_some_and(|queue| queue.try_send((unix_time(), outcome)).is_ok());
+        if !sent {
             self.metrics.decisions_dropped.inc();
         }
     }
@@ -137,7 +138,11 @@ impl BoundedFile {
             self.file.flush()?;
             let mut older = OsString::from(&self.path);
             older.push(".1");
-            std::fs::rename(&self.path, older)?;
+            match std::fs::rename(&self.path, older) {
+                // Somebody else has taken it away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
             *self = Self::open(&self.path.clone(), self.bytes_max * 2)?;
         }
         self.bytes += length;
@@ -177,5 +182,9 @@ mod tests {
         let expected: Vec<_> = (last..1000).map(|number| format!("line {number}")).collect();
         assert_eq!(lines, expected, "in order, and none is lost between the two");
         assert!(file.append(&"x".repeat(100), true).is_err());
+        // A file that somebody has taken away comes back.
+        std::fs::remove_file(&path).unwrap();
+        (0..20).for_each(|_| file.append("a line again", true).unwrap());
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("a line again\n"));
     }
 }

@@ -71,7 +71,7 @@ fn once<'a>(
     Ok(value)
 }
 
-fn refuse(header: &str, why: &str) -> Invalid {
+pub(crate) fn refuse(header: &str, why: &str) -> Invalid {
     Invalid::value(header, format!("Invalid header '{header}': {why}."))
 }
 

@@ -176,6 +176,41 @@ async fn a_header_names_the_policy_where_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn no_policy_chooses_or_considers_a_worker_that_drains() {
+    let (one, two) = (FakeWorker::start("d1").await, FakeWorker::start("d2").await);
+    let house = House::open_with(&[&one, &two], |config| {
+        config.placement.policy_header = true;
+        config.placement.moves_max = 0;
+    })
+    .await;
+    let mut body = body();
+    body["prompt_cache_key"] = json!("a session");
+    let moved = async {
+        let (drains, stays, submit) = tokio::select! {
+            submit = one.submitted() => (&one, &two, submit),
+            submit = two.submitted() => (&two, &one, submit),
+        };
+        drains.say(&submit, 0, [failed(failed::Kind::Draining)]).await;
+        stays.play(&[4], Reason::Length).await;
+        (drains, stays)
+    };
+    let (answer, (drains, stays)) = tokio::join!(house.post(PATH, &body), moved);
+    assert_eq!(answer.status, 200);
+    let decision = explained(&house, &body, b"dry-run").await.body["decision"].clone();
+    let candidates = decision["decode_candidates"].as_array().unwrap();
+    assert_eq!((candidates.len(), &candidates[0]["worker_id"]), (1, &json!(stays.id())));
+    for policy in PolicyName::ALL {
+        for _ in 0..4 {
+            let header = [policy.as_str().as_bytes()];
+            let ask = house.post_with(PATH, &body, "x-baton-policy", &header);
+            let (answer, _) = tokio::join!(ask, stays.play(&[4], Reason::Length));
+            assert_eq!(answer.status, 200, "{policy}");
+        }
+    }
+    assert!(drains.heard_nothing());
+}
+
+#[tokio::test]
 async fn a_header_that_is_not_allowed_is_refused_and_never_ignored() {
     let house = House::start(&[], |config| config.placement.explain_header = false);
     for (name, value) in [("x-baton-policy", &b"kv-aware"[..]), ("x-baton-explain", b"1")] {

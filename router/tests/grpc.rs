@@ -109,6 +109,13 @@ async fn refusals_have_the_right_code_before_anything_streams() {
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(word), "{status:?}");
     }
+    for (name, value) in [("x-baton-explain", "dry-run"), ("x-baton-policy", "kv-aware")] {
+        let mut asked = Request::new(request(&[1]));
+        asked.metadata_mut().insert(name, value.parse().unwrap());
+        let status = within(client.generate(asked)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains(name), "{status:?}");
+    }
     assert!(worker.heard_nothing());
 
     let refuse = async {

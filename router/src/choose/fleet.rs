@@ -102,6 +102,7 @@ pub struct Charge {
     computes: Option<((WorkerId, u64), u64)>,
     /// Tokens that were ahead of it there.
     ahead_tokens: u64,
+    block_tokens: u64,
     /// Running turns on the decode worker, with this one.
     running: u32,
 }
@@ -344,6 +345,7 @@ impl Fleet {
             blocks: ask.blocks_at_completion() as u64,
             computes: None,
             ahead_tokens: 0,
+            block_tokens: ask.block_tokens as u64,
             running: 0,
         };
         if let Some(worker) = self.worker_mut(computes) {
@@ -361,14 +363,22 @@ impl Fleet {
     }
 
     /// The turn's first token is there: its prompt has been computed, and this is what it took.
+    /// Where it went otherwise than planned, part of the time was lost with those who failed, and
+    /// nothing is learned from it.
     pub fn started(&mut self, charge: &mut Charge, seen: &Observed) {
+        let planned = charge.computes.map(|((worker, _), _)| worker);
         self.settle_prompt(charge);
         let (decode, ahead) = (charge.decode.0, charge.ahead_tokens);
-        match seen.prefill_worker {
-            Some(prefill) if seen.pulled_tokens > 0 => {
+        let remote = seen.prefill_worker.filter(|_| seen.pulled_tokens > 0);
+        if planned != Some(remote.unwrap_or(decode)) {
+            return;
+        }
+        match remote {
+            None => self.learn_fill(decode, seen.computed_tokens as f64, seen.prefill_s),
+            Some(prefill) if seen.computed_tokens <= charge.block_tokens => {
                 self.learn_remote(prefill, decode, ahead, seen);
             }
-            _ => self.learn_fill(decode, seen.computed_tokens as f64, seen.prefill_s),
+            Some(_) => {}
         }
     }
 
@@ -425,7 +435,7 @@ impl Fleet {
         let blocks = seen.pulled_blocks as f64;
         if computed > 0 {
             let span_s = (seen.prefill_s - seen.handover_s).max(0.0);
-            self.learn_fill(prefill, (ahead + computed) as f64, span_s);
+            self.learn_fill(prefill, ahead.saturating_add(computed) as f64, span_s);
         }
         let known = self.link(prefill, decode).0.at(blocks);
         let fetch = computed == 0 || seen.prefill_s < known;

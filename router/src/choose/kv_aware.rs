@@ -156,6 +156,9 @@ impl Helper {
     }
 }
 
+/// The best up to now, with what it was compared by.
+type Best = Option<(f64, Helper)>;
+
 impl Policy for KvAware {
     fn name(&self) -> PolicyName {
         PolicyName::KvAware
@@ -168,11 +171,8 @@ impl Policy for KvAware {
         // Most workers hold nothing, and would ask the same one. Whoever holds something would ask
         // that one, too, or, the more it holds, the one with the shortest queue.
         let helpers = case.eligible_prefill.iter().map(|at| Helper::new(&estimate, *at, link));
-        let (mut from_nothing, mut soonest): (Option<(f64, Helper)>, Option<(f64, Helper)>) =
-            (None, None);
-        let less = |score: f64, known: &Option<(f64, Helper)>| {
-            known.is_none_or(|(least, _)| score < least)
-        };
+        let (mut from_nothing, mut soonest): (Best, Best) = (None, None);
+        let less = |score: f64, known: &Best| known.is_none_or(|(least, _)| score < least);
         for helper in helpers {
             let (score, wait_s) = (helper.bring_s(&estimate, 0), helper.queue_s);
             if less(score, &from_nothing) {

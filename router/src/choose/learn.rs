@@ -94,9 +94,13 @@ impl Learner {
             median(&mut points.points().map(|(size, seconds)| seconds / size).collect::<Vec<_>>())
         };
         if slopes.len() < PAIRS_MIN {
+            let Line { base_s, slope_s } = self.assumed;
+            if base_s + slope_s <= 0.0 {
+                // A line of nothing has no scale.
+                return Line { base_s: 0.0, slope_s: proportional(self) };
+            }
             let ratio = |(size, seconds)| seconds / self.assumed.at(size).max(SECONDS_MIN);
             let scale = median(&mut self.points().map(ratio).collect::<Vec<_>>());
-            let Line { base_s, slope_s } = self.assumed;
             return Line { base_s: base_s * scale, slope_s: slope_s * scale };
         }
         let slope_s = median(&mut slopes).max(0.0);
@@ -154,6 +158,14 @@ mod tests {
         let line = learned(&[(90.0, 1.0)]);
         near(line.at(90.0), 1.0);
         near(line.base_s, 0.1);
+    }
+
+    #[test]
+    fn where_nothing_was_assumed_one_observation_is_predicted() {
+        let mut learner = Learner::new(Line::default());
+        assert_eq!(learner.line(), Line::default());
+        (0..20).for_each(|_| learner.observe(4.0, 2.0));
+        near(learner.line().at(4.0), 2.0);
     }
 
     #[test]

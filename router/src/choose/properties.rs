@@ -274,10 +274,30 @@ fn whatever_workers_report_the_figures_are_finite() {
             };
         }
         drawn.ask.answer_tokens = [0, 1, u32::MAX as usize][draws.below(3) as usize];
+        let mut fleet = drawn.fleet();
         for policy in PolicyName::ALL {
-            for candidate in drawn.explain(policy).decode {
+            let held = || drawn.held.iter().copied();
+            let why = fleet.explain(policy.policy(), &drawn.ask, &drawn.rules, held(), &[]);
+            let why = why.expect("there is a decode worker");
+            for candidate in why.decode.iter().chain(&why.prefill) {
                 assert!(candidate.terms.total_s().is_finite(), "{candidate:?}");
+                assert!(!candidate.score.is_nan(), "{candidate:?}");
             }
+            // What they say about the turn may be as wild.
+            let mut charge = fleet.charge(&drawn.ask, &why.plan);
+            let wild = |draws: &mut Draws| [0, 1, u64::from(u32::MAX)][draws.below(3) as usize];
+            let seen = Observed {
+                prompt_tokens: drawn.ask.prompt_tokens as u64,
+                cached_tokens: wild(&mut draws),
+                pulled_tokens: wild(&mut draws),
+                computed_tokens: draws.below(2),
+                pulled_blocks: wild(&mut draws),
+                handover_s: wild(&mut draws) as f64 / 1e6,
+                prefill_s: wild(&mut draws) as f64 / 1e6,
+                prefill_worker: why.plan.prefill.first().copied(),
+            };
+            fleet.started(&mut charge, &seen);
+            fleet.ended(charge, wild(&mut draws), wild(&mut draws) as f64 / 1e6);
         }
     }
 }

@@ -196,6 +196,34 @@ fn what_is_measured_decides_who_computes() {
 }
 
 #[test]
+fn what_went_otherwise_than_planned_teaches_nothing() {
+    let mut house = House::of(&[0], &[0, 9]);
+    let ask = ask(10);
+    let plan = house.plan(&ask, Threshold::At(0));
+    assert_eq!(plan.prefill, [102, 101].map(WorkerId));
+    let before = *house.fleet.common();
+    let remote = Observed {
+        prompt_tokens: 641,
+        pulled_tokens: 640,
+        pulled_blocks: 10,
+        computed_tokens: 1,
+        prefill_s: 16.0,
+        prefill_worker: Some(WorkerId(102)),
+        ..Observed::default()
+    };
+    // The second one had to be asked; the decode worker had to continue, or do it all.
+    let other = Observed { prefill_worker: Some(WorkerId(101)), ..remote };
+    let part = Observed { pulled_tokens: 320, computed_tokens: 321, ..remote };
+    let alone = Observed { pulled_tokens: 0, computed_tokens: 641, ..remote };
+    for (seen, learned) in [(other, false), (part, false), (alone, false), (remote, true)] {
+        let mut charge = house.fleet.charge(&ask, &plan);
+        house.fleet.started(&mut charge, &seen);
+        house.fleet.ended(charge, 0, 0.0);
+        assert_eq!(*house.fleet.common() != before, learned, "{seen:?}");
+    }
+}
+
+#[test]
 fn nothing_is_asked_for_when_nothing_is_missing() {
     assert_eq!(House::of(&[10], &[0]).plan(&ask(10), Threshold::At(0)).prefill, vec![]);
 }

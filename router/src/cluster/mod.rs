@@ -245,8 +245,10 @@ impl Cluster {
     }
 
     /// The worker has begun to drain: it counts no more among those that can be given work.
-    fn note_drain(&self) {
-        self.decoders.send_replace(self.lock().counts().0);
+    fn note_drain(&self, worker: WorkerId) {
+        let mut state = self.lock();
+        state.fleet.set_draining(worker);
+        self.decoders.send_replace(state.counts().0);
     }
 
     fn set_load(&self, worker: WorkerId, load: internal::Load) {

@@ -42,6 +42,14 @@ pub(crate) struct Explained {
     pub(crate) tiers: BTreeMap<WorkerId, [usize; Tier::COUNT]>,
 }
 
+/// What was decided about a turn.
+struct Decided {
+    ask: Ask,
+    plan: Plan,
+    link: Arc<Link>,
+    why: Option<Explanation>,
+}
+
 /// What a turn counts for on the workers that it was sent to. Dropping it takes that back.
 #[must_use = "dropping it says that the turn is over"]
 pub(crate) struct Ticket {
@@ -82,20 +90,12 @@ impl Cluster {
         if !state.serves(wanted.model) {
             return None;
         }
-        loop {
-            let (ask, plan, explanation) = state.decide(wanted, &held)?;
-            let link = state.members.get(&plan.decode)?.link.clone()?;
-            if link.is_draining() {
-                // The link has learned it before the list of workers has.
-                state.fleet.set_draining(plan.decode);
-                continue;
-            }
-            let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
-            let charge = Some(state.fleet.charge(&ask, &plan));
-            let why = explanation.map(|why| state.name(why));
-            let ticket = Ticket { cluster: self.clone(), charge, started: false };
-            return Some(Placement { link, prefill, ticket, why });
-        }
+        let Decided { ask, plan, link, why } = state.decide(wanted, &held)?;
+        let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
+        let charge = Some(state.fleet.charge(&ask, &plan));
+        let why = why.map(|why| state.name(why));
+        let ticket = Ticket { cluster: self.clone(), charge, started: false };
+        Some(Placement { link, prefill, ticket, why })
     }
 
     /// What [`place`](Self::place) would decide, and why; nothing is sent, and nothing counts.
@@ -106,8 +106,8 @@ impl Cluster {
             let turns = state.turns;
             let decided = state.serves(wanted.model).then(|| state.decide(wanted, &held));
             state.turns = turns;
-            let (_, _, explanation) = decided??;
-            state.name(explanation?)
+            let why = decided??.why?;
+            state.name(why)
         };
         Some(self.with_tiers(why, wanted.chain))
     }
@@ -144,22 +144,26 @@ impl State {
         self.model.as_ref().is_some_and(|now| now.description.domain == model.description.domain)
     }
 
-    fn decide(
-        &mut self,
-        wanted: &Wanted<'_>,
-        held: &[(WorkerId, usize)],
-    ) -> Option<(Ask, Plan, Option<Explanation>)> {
+    fn decide(&mut self, wanted: &Wanted<'_>, held: &[(WorkerId, usize)]) -> Option<Decided> {
         let ask = Ask { turn: self.turns, ..wanted.ask };
         let (policy, rules, tried) = (wanted.policy.policy(), &wanted.rules, wanted.tried);
-        let held = held.iter().copied();
-        let (plan, why) = if wanted.explain {
-            let why = self.fleet.explain(policy, &ask, rules, held, tried)?;
-            (why.plan.clone(), Some(why))
-        } else {
-            (self.fleet.choose(policy, &ask, rules, held, tried)?, None)
-        };
-        self.turns += 1;
-        Some((ask, plan, why))
+        loop {
+            let held = held.iter().copied();
+            let (plan, why) = if wanted.explain {
+                let why = self.fleet.explain(policy, &ask, rules, held, tried)?;
+                (why.plan.clone(), Some(why))
+            } else {
+                (self.fleet.choose(policy, &ask, rules, held, tried)?, None)
+            };
+            let link = self.members.get(&plan.decode)?.link.clone()?;
+            if link.is_draining() {
+                // The link has learned it before the list of workers has.
+                self.fleet.set_draining(plan.decode);
+                continue;
+            }
+            self.turns += 1;
+            return Some(Decided { ask, plan, link, why });
+        }
     }
 
     fn name(&self, explanation: Explanation) -> Explained {

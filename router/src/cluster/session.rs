@@ -200,7 +200,7 @@ impl Attachment<'_> {
                     if !drains && self.link.is_draining() {
                         drains = true;
                         tracing::info!(worker = %self.link.name, "decode worker drains");
-                        self.cluster.note_drain();
+                        self.cluster.note_drain(self.link.worker);
                     }
                 }
                 Ok(None) => return SessionError::Ended,

@@ -6,7 +6,7 @@ mod parse;
 use crate::api::{Call, Delivery, status as http_status};
 use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
 use crate::metrics::RequestCount;
-use crate::placing::{POLICY_HEADER, Placing};
+use crate::placing::{self, EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use axum::Router;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::server::HealthReporter;
@@ -135,10 +136,16 @@ async fn begin(
     Turn::begin(service.clone(), prepared, placing, permit).await
 }
 
-/// What the metadata says about where the turn goes. Reasons have no place in the answer here.
+/// What the metadata says about where the turn goes. Reasons have no place in the answer here; who
+/// asks for a dry run must not get a turn.
 fn placing<T>(service: &Service, request: &Request<T>) -> Result<Placing, Invalid> {
-    let policies = request.metadata().get_all(POLICY_HEADER).iter().map(|value| value.as_bytes());
-    Placing::read(&service.config().placement, policies, [])
+    let values = |name| request.metadata().get_all(name).iter().map(MetadataValue::as_bytes);
+    let config = &service.config().placement;
+    let placing = Placing::read(config, values(POLICY_HEADER), values(EXPLAIN_HEADER))?;
+    match placing.explain {
+        Explain::Off => Ok(placing),
+        _ => Err(placing::refuse(EXPLAIN_HEADER, "only the HTTP interface tells decisions")),
+    }
 }
 
 /// What the client's own deadline leaves, in the notation of gRPC: digits and a unit.

@@ -104,7 +104,8 @@ pub(super) fn wanted<'a>(
     let request = &prepared.request;
     let ask = Ask {
         prompt_tokens: prepared.ids.len(),
-        answer_tokens: prepared.answer_tokens as usize,
+        // Whoever expects nothing waits, and holds up others, all the same.
+        answer_tokens: prepared.answer_tokens.max(1) as usize,
         choices: usize::from(request.choices),
         block_tokens: prepared.model.description.block_tokens as usize,
         spread: request.id.0 as u64,
