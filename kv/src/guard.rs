@@ -1,5 +1,5 @@
-//! The checks that keep a stale or foreign reference from being served, each by name, so that a
-//! test can take one away and show that nothing else would have caught what it catches.
+//! The checks that keep a stale or foreign reference from being served or believed, each by name,
+//! so that a test can take one away and show that nothing else would have caught what it catches.
 
 /// A check, by what it compares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,16 @@ pub(crate) enum Guard {
     Salt,
     /// Events of an earlier run of a worker are void.
     Incarnation,
+    /// A reader of the index does not begin where a change is under way,
+    Odd,
+    /// and looks again where one was made meanwhile,
+    Version,
+    /// or where a guessed entry has become another block's,
+    Name,
+    /// or where a set of holders has become another one,
+    Row,
+    /// or where a worker came, went, or began to have holes.
+    Members,
 }
 
 impl Guard {

@@ -29,9 +29,10 @@
 //! A block that one worker holds takes 44 to 50 bytes: 32 for the entry (up to an eighth more
 //! allocated in advance), 4 to 5 for the bucket, 6 to 12 in the worker's own set. Each further
 //! holder adds the latter. Each distinct set of two or more holders, which the blocks of one
-//! conversation share, takes 8 + 24 bytes per 64 workers of the bound, and some 30 of the writer's.
+//! conversation share, takes 16 + 24 bytes per 64 workers of the bound, and some 30 of the writer's.
 //! Nothing grows by churn: entries and sets are reused.
 
+mod atomics;
 mod holdings;
 mod pending;
 mod segments;
@@ -45,16 +46,17 @@ pub use view::{Holder, Match, View};
 use crate::block::{BlockKey, Tier};
 use crate::events::{Batch, BlockEvent, EventKind};
 use crate::guard::Guard;
+use atomics::Ordering;
 use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
 use holdings::Holdings;
 use pending::PendingWork;
 use sets::{EMPTY, SetWriter};
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use table::{Name, TableWriter};
 use thiserror::Error;
+use view::Shared;
 
 /// Bounds of an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,21 +76,22 @@ pub struct IndexConfig {
 pub struct Index {
     config: IndexConfig,
     view: View,
-    workers: BTreeMap<WorkerId, Worker>,
-    /// Slots without a worker.
+    /// The slot of each worker that has joined.
+    slots: BTreeMap<WorkerId, u32>,
+    /// By slot; that of a free slot is nobody's.
+    workers: Vec<Worker>,
     free_slots: Vec<u32>,
     blocks: TableWriter,
     sets: SetWriter,
     pending: PendingWork,
 }
 
+/// A worker; its slot is its number in sets.
 #[derive(Debug)]
 struct Worker {
     incarnation: Incarnation,
     /// The event that has to come next.
     next: EventSeq,
-    /// The worker's number in sets.
-    slot: u32,
     holdings: Holdings,
     overflowed: u64,
 }
@@ -128,7 +131,8 @@ impl Index {
         Self {
             config,
             view: View::new(config.workers_max),
-            workers: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            workers: Vec::new(),
             free_slots: (0..config.workers_max as u32).rev().collect(),
             blocks: TableWriter::new(config.blocks_max),
             sets: SetWriter::default(),
@@ -149,24 +153,30 @@ impl Index {
         worker: WorkerId,
         incarnation: Incarnation,
     ) -> Result<EventSeq, TooManyWorkers> {
-        if let Some(known) = self.workers.get(&worker)
-            && known.incarnation == incarnation
+        let known = self.slots.get(&worker).copied();
+        if let Some(slot) = known
+            && self.worker(slot).incarnation == incarnation
         {
-            return Ok(known.next);
+            return Ok(self.worker(slot).next);
         }
         self.pending.forget(worker);
-        let slot = if self.workers.contains_key(&worker) {
-            self.forget_blocks(worker);
-            self.workers[&worker].slot
+        let slot = if let Some(slot) = known {
+            self.forget_blocks(slot);
+            slot
         } else {
             let max = self.config.workers_max;
-            self.free_slots.pop().ok_or(TooManyWorkers { max })?
+            let slot = self.free_slots.pop().ok_or(TooManyWorkers { max })?;
+            self.slots.insert(worker, slot);
+            slot
         };
         self.view.rename(slot, Some(worker));
-        let joined = Worker::new(incarnation, slot);
-        let next = joined.next;
-        self.workers.insert(worker, joined);
-        Ok(next)
+        // Slots are given out from the lowest on.
+        let at = slot as usize;
+        if at >= self.workers.len() {
+            self.workers.resize_with(at + 1, || Worker::new(incarnation));
+        }
+        self.workers[at] = Worker::new(incarnation);
+        Ok(self.workers[at].next)
     }
 
     /// Takes up what a worker that has joined says.
@@ -176,7 +186,8 @@ impl Index {
         incarnation: Incarnation,
         batch: &Batch,
     ) -> Result<Applied, NeedSnapshot> {
-        let Some(state) = self.workers.get_mut(&worker) else { return Ok(Applied::Void) };
+        let Some(&slot) = self.slots.get(&worker) else { return Ok(Applied::Void) };
+        let state = self.worker(slot);
         if !Guard::Incarnation.passes(state.incarnation == incarnation) {
             return Ok(Applied::Void);
         }
@@ -186,8 +197,8 @@ impl Index {
             if batch.first_seq < next {
                 return Ok(Applied::Known);
             }
-            self.forget_blocks(worker);
-            self.apply_events(worker, &batch.events);
+            self.forget_blocks(slot);
+            self.apply_events(worker, slot, &batch.events);
         } else {
             if batch.first_seq > next {
                 return Err(NeedSnapshot { from: next });
@@ -197,19 +208,19 @@ impl Index {
             let Some(fresh) = fresh.filter(|fresh| !fresh.is_empty()) else {
                 return Ok(Applied::Known);
             };
-            self.apply_events(worker, fresh);
+            self.apply_events(worker, slot, fresh);
         }
-        self.workers.get_mut(&worker).expect("it has joined").next = batch.next_seq();
+        self.workers[slot as usize].next = batch.next_seq();
         Ok(Applied::Advanced)
     }
 
     /// Forgets a worker, in time proportional to the blocks it held; whether it was known.
     pub fn remove_worker(&mut self, worker: WorkerId) -> bool {
         self.pending.forget(worker);
-        self.forget_blocks(worker);
-        let Some(gone) = self.workers.remove(&worker) else { return false };
-        self.view.rename(gone.slot, None);
-        self.free_slots.push(gone.slot);
+        let Some(slot) = self.slots.remove(&worker) else { return false };
+        self.forget_blocks(slot);
+        self.view.rename(slot, None);
+        self.free_slots.push(slot);
         true
     }
 
@@ -223,7 +234,7 @@ impl Index {
         eta: Duration,
         now: Duration,
     ) -> bool {
-        self.workers.contains_key(&worker)
+        self.slots.contains_key(&worker)
             && eta > now
             && !self.holds(worker, &block)
             && self.pending.announce(worker, block, eta, now)
@@ -262,12 +273,12 @@ impl Index {
 
     /// Up to where a worker's stream is known: its run, and the event to ask for next.
     pub fn position(&self, worker: WorkerId) -> Option<(Incarnation, EventSeq)> {
-        self.workers.get(&worker).map(|state| (state.incarnation, state.next))
+        self.joined(worker).map(|state| (state.incarnation, state.next))
     }
 
     /// How many blocks a worker holds, as far as is known.
     pub fn blocks_of(&self, worker: WorkerId) -> usize {
-        self.workers.get(&worker).map_or(0, |state| state.holdings.len())
+        self.joined(worker).map_or(0, |state| state.holdings.len())
     }
 
     /// How many distinct blocks are known, with those that are only named as a held one's parent.
@@ -277,106 +288,128 @@ impl Index {
 
     /// How many blocks of a worker were not remembered because of the bound, in its present run.
     pub fn overflowed(&self, worker: WorkerId) -> u64 {
-        self.workers.get(&worker).map_or(0, |state| state.overflowed)
+        self.joined(worker).map_or(0, |state| state.overflowed)
     }
 
-    fn holds(&mut self, worker: WorkerId, block: &BlockKey) -> bool {
-        let table = &self.view.0.table;
-        let Some(slot) = self.workers.get(&worker).map(|worker| worker.slot) else { return false };
+    fn joined(&self, worker: WorkerId) -> Option<&Worker> {
+        self.slots.get(&worker).map(|slot| self.worker(*slot))
+    }
+
+    fn worker(&self, slot: u32) -> &Worker {
+        &self.workers[slot as usize]
+    }
+
+    fn holds(&self, worker: WorkerId, block: &BlockKey) -> bool {
+        let Shared { table, rows, .. } = &*self.view.0;
+        let Some(&slot) = self.slots.get(&worker) else { return false };
         TableWriter::find(table, Name::new(block)).is_some_and(|entry| {
-            let set = TableWriter::set(table, entry);
-            self.sets.tier_of(&self.view.0.rows, set, slot).is_some()
+            SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_some()
         })
     }
 
     /// A block that appears twice, or goes without having come, changes nothing: the events after
     /// it count all the same.
-    fn apply_events(&mut self, id: WorkerId, events: &[BlockEvent]) {
+    fn apply_events(&mut self, worker: WorkerId, slot: u32, events: &[BlockEvent]) {
         for event in events {
             let key = BlockKey { hash: event.hash, group: event.group };
-            self.pending.settle(id, &key);
+            self.pending.settle(worker, &key);
             match event.kind {
-                EventKind::Published => self.publish(id, &key, event.parent, event.tier),
-                EventKind::Removed => self.remove(id, &key),
+                EventKind::Published => self.publish(slot, &key, event.parent, event.tier),
+                EventKind::Removed => self.remove(slot, &key),
             }
         }
     }
 
-    fn publish(&mut self, id: WorkerId, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
-        let shared = &*self.view.0;
-        let worker = self.workers.get_mut(&id).expect("it has joined");
+    fn publish(&mut self, slot: u32, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
+        let Shared { table, rows, .. } = &*self.view.0;
         let name = Name::new(key);
-        let known = TableWriter::find(&shared.table, name);
-        let set = known.map_or(EMPTY, |entry| TableWriter::set(&shared.table, entry));
-        if self.sets.tier_of(&shared.rows, set, worker.slot).is_none() {
-            // Whoever holds it first says what it continues; the same hash has the same parent.
-            let parent = parent.filter(|parent| *parent != key.hash && set == EMPTY);
-            let parent = parent.map(|hash| Name::new(&BlockKey { hash, group: key.group }));
-            let unknown = |name| usize::from(TableWriter::find(&shared.table, name).is_none());
-            let more = usize::from(known.is_none()) + parent.map_or(0, unknown);
-            if worker.holdings.len() >= self.config.blocks_per_worker_max
-                || !self.blocks.has_room(more)
-            {
-                worker.overflowed = worker.overflowed.saturating_add(1);
-                return;
+        let known = TableWriter::find(table, name);
+        let set = known.map_or(EMPTY, |entry| TableWriter::set(table, entry));
+        let entry = match (known, SetWriter::tier_of(rows, set, slot)) {
+            (_, Some(held)) if held == tier => return,
+            (Some(entry), Some(_)) => entry,
+            _ => {
+                // Whoever holds it first says what it continues; the same hash has the same parent.
+                let parent = parent.filter(|parent| *parent != key.hash && set == EMPTY);
+                let parent = parent.map(|hash| Name::new(&BlockKey { hash, group: key.group }));
+                let Some(entry) = self.take_up(slot, name, known, parent) else { return };
+                entry
             }
-            let entry = self.blocks.find_or_add(&shared.table, name);
-            if let Some(parent) = parent {
-                let parent = self.blocks.find_or_add(&shared.table, parent);
-                TableWriter::link(&shared.table, entry, parent);
-            }
-            worker.holdings.insert(entry, TableWriter::parent(&shared.table, entry));
-        }
-        let slot = worker.slot;
-        let entry = TableWriter::find(&shared.table, name).expect("it was found, or just added");
-        self.change(id, |index| index.set_tier(entry, slot, Some(tier)));
+        };
+        self.change(slot, entry, Some(tier));
     }
 
-    fn remove(&mut self, id: WorkerId, key: &BlockKey) {
-        if !self.holds(id, key) {
+    /// Adds a block to what a worker holds; `None`, and it is counted, if there is no room.
+    fn take_up(
+        &mut self,
+        slot: u32,
+        name: Name,
+        known: Option<u32>,
+        parent: Option<Name>,
+    ) -> Option<u32> {
+        let table = &self.view.0.table;
+        let worker = &mut self.workers[slot as usize];
+        let parent = parent.map(|name| (name, TableWriter::find(table, name)));
+        let more = usize::from(known.is_none())
+            + usize::from(parent.is_some_and(|(_, entry)| entry.is_none()));
+        if worker.holdings.len() >= self.config.blocks_per_worker_max || !self.blocks.has_room(more)
+        {
+            worker.overflowed = worker.overflowed.saturating_add(1);
+            return None;
+        }
+        let entry = known.unwrap_or_else(|| self.blocks.add(table, name));
+        if let Some((name, parent)) = parent {
+            let parent = parent.unwrap_or_else(|| self.blocks.add(table, name));
+            TableWriter::link(table, entry, parent);
+        }
+        worker.holdings.insert(entry, TableWriter::parent(table, entry));
+        Some(entry)
+    }
+
+    fn remove(&mut self, slot: u32, key: &BlockKey) {
+        let Shared { table, rows, .. } = &*self.view.0;
+        let Some(entry) = TableWriter::find(table, Name::new(key)) else { return };
+        if SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_none() {
             return;
         }
-        let worker = self.workers.get_mut(&id).expect("it has joined");
-        let table = &self.view.0.table;
-        let entry = TableWriter::find(table, Name::new(key)).expect("it is held");
-        worker.holdings.remove(entry, TableWriter::parent(table, entry));
-        let slot = worker.slot;
-        self.change(id, |index| index.set_tier(entry, slot, None));
+        let parent = TableWriter::parent(table, entry);
+        self.workers[slot as usize].holdings.remove(entry, parent);
+        self.change(slot, entry, None);
     }
 
-    /// Changes what readers see of a worker. They must never take it for closed while it is not:
-    /// the mark comes before the change, and goes after it.
-    fn change(&mut self, id: WorkerId, body: impl FnOnce(&mut Self)) {
-        let (slot, closed) = self.closed(id);
+    /// Changes what readers see of a worker, whose holdings have changed. They must never take it
+    /// for closed while it is not: the mark comes before the change, and goes after it.
+    fn change(&mut self, slot: u32, entry: u32, tier: Option<Tier>) {
+        let closed = self.worker(slot).holdings.is_closed();
         if !closed {
             self.view.mark(slot, true);
+            self.view.0.steps.fetch_add(1, Ordering::Release);
         }
-        body(self);
+        self.set_tier(entry, slot, tier);
         if closed {
             self.view.mark(slot, false);
         }
     }
 
-    fn closed(&self, id: WorkerId) -> (u32, bool) {
-        let worker = &self.workers[&id];
-        (worker.slot, worker.holdings.is_closed())
-    }
-
     fn set_tier(&mut self, entry: u32, slot: u32, tier: Option<Tier>) {
-        let shared = &*self.view.0;
-        let old = TableWriter::set(&shared.table, entry);
-        let new = self.sets.with(&shared.rows, old, slot, tier);
-        TableWriter::replace_set(&shared.table, entry, new);
-        self.sets.release(&shared.rows, old);
+        let Shared { table, rows, .. } = &*self.view.0;
+        let old = TableWriter::set(table, entry);
+        let new = self.sets.with(rows, old, slot, tier);
+        TableWriter::replace_set(table, entry, new);
+        if tier.is_some() {
+            rows.note_latest(new, entry);
+        } else if let Some(parent) = TableWriter::parent(table, entry) {
+            rows.note_latest(old, parent);
+        }
+        self.sets.release(rows, old);
         if new == EMPTY {
-            self.blocks.unlink(&shared.table, entry);
+            self.blocks.unlink(table, entry);
         }
     }
 
     /// In any order: the worker is not closed until it holds nothing.
-    fn forget_blocks(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let (slot, holdings) = (worker.slot, std::mem::take(&mut worker.holdings));
+    fn forget_blocks(&mut self, slot: u32) {
+        let holdings = std::mem::take(&mut self.workers[slot as usize].holdings);
         self.view.mark(slot, true);
         for entry in holdings.entries() {
             self.set_tier(entry, slot, None);
@@ -415,12 +448,14 @@ impl View {
 }
 
 impl Worker {
-    fn new(incarnation: Incarnation, slot: u32) -> Self {
+    fn new(incarnation: Incarnation) -> Self {
         let holdings = Holdings::default();
-        Self { incarnation, next: EventSeq(1), slot, holdings, overflowed: 0 }
+        Self { incarnation, next: EventSeq(1), holdings, overflowed: 0 }
     }
 }
 
+#[cfg(test)]
+mod lookup_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -6,34 +6,40 @@ use super::*;
 use crate::block::BlockId;
 use std::collections::BTreeMap;
 
-const GROUP: GroupId = GroupId(0);
 const WORKERS: usize = 3;
-const NODES: usize = 16;
+/// Blocks of the tree.
+const BLOCKS: usize = 12;
+/// Each block in two groups, which have nothing to do with each other.
+const NODES: usize = 2 * BLOCKS;
 
 /// `SplitMix64`.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % end as u64) as usize
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
     }
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = std::env::var("BATON_SEED").map_or(11, |seed| seed.parse().unwrap());
     println!("BATON_SEED={seed}");
     seed
 }
 
-fn rounds(short: usize, long: usize) -> usize {
+pub(super) fn rounds(short: usize, long: usize) -> usize {
     if std::env::var_os("BATON_LONG").is_some() { long } else { short }
 }
 
-fn hash(node: usize) -> SequenceHash {
+pub(super) fn hash(node: usize) -> SequenceHash {
     let mut bytes = [0; 16];
     bytes[..8]
         .copy_from_slice(&(node as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
@@ -43,17 +49,22 @@ fn hash(node: usize) -> SequenceHash {
 
 /// A tree: chains of three that fork.
 fn parent(node: usize) -> Option<usize> {
-    match node {
+    let block = node % BLOCKS;
+    let parent = match block {
         0 => None,
-        _ if node.is_multiple_of(3) => Some(node / 2),
-        _ => Some(node - 1),
-    }
+        _ if block.is_multiple_of(3) => Some(block / 2),
+        _ => Some(block - 1),
+    };
+    parent.map(|parent| parent + node - block)
 }
 
-fn path(node: usize) -> Vec<SequenceHash> {
-    let mut nodes: Vec<_> = std::iter::successors(Some(node), |node| parent(*node)).collect();
-    nodes.reverse();
-    nodes.into_iter().map(hash).collect()
+fn group(node: usize) -> GroupId {
+    GroupId((node / BLOCKS) as u16)
+}
+
+fn name(node: usize) -> BlockId {
+    let hash = |node| hash(node % BLOCKS);
+    BlockId { hash: hash(node), parent: parent(node).map(hash), group: group(node) }
 }
 
 /// The tier of each node that a worker holds.
@@ -78,7 +89,7 @@ impl Truth {
     }
 
     fn say(&mut self, node: usize, tier: Option<Tier>) {
-        let id = BlockId { hash: hash(node), parent: parent(node).map(hash), group: GROUP };
+        let id = name(node);
         let mut held = self.now().clone();
         self.log.push(if let Some(tier) = tier {
             held.insert(node, tier);
@@ -122,10 +133,7 @@ impl Truth {
         for at in (1..nodes.len()).rev() {
             nodes.swap(at, chance.below(at + 1));
         }
-        let event = |(node, tier): (usize, Tier)| {
-            let id = BlockId { hash: hash(node), parent: parent(node).map(hash), group: GROUP };
-            BlockEvent::published(&id, tier)
-        };
+        let event = |(node, tier): (usize, Tier)| BlockEvent::published(&name(node), tier);
         let events = nodes.into_iter().map(event).collect();
         Batch { snapshot: true, first_seq: EventSeq(self.log.len() as u64 + 1), events }
     }
@@ -141,12 +149,10 @@ fn known(index: &Index, runs: &BTreeMap<(usize, u64), Truth>) -> Vec<Option<Held
 }
 
 fn check(index: &Index, known: &[Option<Held>], target: usize) {
-    let chain = path(target);
-    let nodes: Vec<_> = {
-        let mut nodes: Vec<_> = std::iter::successors(Some(target), |node| parent(*node)).collect();
-        nodes.reverse();
-        nodes
-    };
+    let mut nodes: Vec<_> = std::iter::successors(Some(target), |node| parent(*node)).collect();
+    nodes.reverse();
+    let chain: Vec<_> = nodes.iter().map(|node| name(*node).hash).collect();
+    let group = group(target);
     let mut expected = Vec::new();
     for (w, held) in known.iter().enumerate() {
         let Some(held) = held else { continue };
@@ -157,10 +163,10 @@ fn check(index: &Index, known: &[Option<Held>], target: usize) {
         }
         let mut tiers = [0; Tier::COUNT];
         nodes[..depth].iter().for_each(|node| tiers[held[node].bits() as usize] += 1);
-        assert_eq!(index.tiers(worker, &chain, GROUP), tiers);
+        assert_eq!(index.tiers(worker, &chain, group), tiers);
         assert_eq!(index.blocks_of(worker), held.len());
     }
-    let mut found = index.matches(&chain, GROUP);
+    let mut found = index.matches(&chain, group);
     assert!(found.is_sorted_by_key(|found| std::cmp::Reverse(found.depth)), "{found:?}");
     found.sort_by_key(|found| found.worker);
     assert_eq!(found, expected);
@@ -169,7 +175,7 @@ fn check(index: &Index, known: &[Option<Held>], target: usize) {
         Some(Holder { worker: WorkerId(w as u32), tier })
     };
     let holders: Vec<_> = known.iter().enumerate().filter_map(holder).collect();
-    assert_eq!(index.holders(&hash(target), GROUP), holders);
+    assert_eq!(index.holders(&name(target).hash, group), holders);
 }
 
 /// One interleaving of everything, then a catching up, after which the index is the truth.

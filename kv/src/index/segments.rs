@@ -1,14 +1,13 @@
 //! An array that grows while others read it, and never moves what it has: a directory of segments
 //! whose sizes grow by an eighth of the whole, so that at most that much is allocated in advance.
 
+use super::atomics::FIRST_ROWS;
 use std::sync::OnceLock;
 
-/// Rows of the first segments.
-const FIRST_ROWS: usize = 64;
-/// Segments per doubling.
+/// Segments per doubling; a power of two.
 const STEPS: usize = 8;
 /// Enough for 2^31 rows.
-const SEGMENTS: usize = 25 * STEPS;
+const SEGMENTS: usize = (31 - FIRST_ROWS.ilog2() as usize) * STEPS;
 
 /// Rows of `width` cells each; a cell is an atomic, or made of atomics.
 #[derive(Debug)]
@@ -44,13 +43,14 @@ impl<T: Default> Segments<T> {
     }
 }
 
-/// The segment of a row, the number of the segment's rows, and the row's place in it.
+/// The segment of a row, the number of the segment's rows, and the row's place in it. All numbers
+/// are powers of two, so that there is no division: every probe of a lookup comes by here twice.
 fn place(row: u32) -> (usize, usize, usize) {
     let shifted = row as usize + FIRST_ROWS * STEPS;
     let doubling = (shifted / (FIRST_ROWS * STEPS)).ilog2() as usize;
-    let rows = FIRST_ROWS << doubling;
-    let step = shifted / rows - STEPS;
-    (doubling * STEPS + step, rows, shifted % rows)
+    let bits = FIRST_ROWS.ilog2() as usize + doubling;
+    let step = (shifted >> bits) - STEPS;
+    (doubling * STEPS + step, 1 << bits, shifted & ((1 << bits) - 1))
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! one holder: such a set *is* its number. Larger ones are rows of bits: a plane of holders and two
 //! planes that spell their tiers.
 
+use super::atomics::{AtomicU64, Ordering, fence};
 use super::segments::Segments;
 use crate::block::{KeyHasher, Tier};
+use crate::guard::Guard;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// The set without members.
 pub(super) const EMPTY: u32 = 0;
@@ -45,7 +46,23 @@ pub(super) struct Changed;
 impl SetRows {
     pub(super) fn new(workers_max: usize) -> Self {
         let words = workers_max.div_ceil(64).max(1);
-        Self { words, rows: Segments::new(1 + PLANES * words) }
+        // A version, the planes, and the entry that got the set last.
+        Self { words, rows: Segments::new(1 + PLANES * words + 1) }
+    }
+
+    /// The entry that got a set of several members last, or 0: probably the last one of its chain
+    /// that has it.
+    pub(super) fn latest(&self, set: SetRef) -> u32 {
+        let row = if set.raw & STORED == 0 { None } else { self.rows.row(set.raw & !STORED) };
+        row.and_then(|row| row.last()).map_or(0, |latest| latest.load(Ordering::Relaxed) as u32)
+    }
+
+    /// Takes note of the latest entry of a set. Whoever reads it takes it for a guess.
+    pub(super) fn note_latest(&self, raw: u32, entry: u32) {
+        let row = if raw & STORED == 0 { None } else { self.rows.row(raw & !STORED) };
+        if let Some(latest) = row.and_then(|row| row.last()) {
+            latest.store(u64::from(entry), Ordering::Relaxed);
+        }
     }
 
     /// Words that hold one bit per worker.
@@ -75,9 +92,48 @@ impl SetRows {
         for (word, from) in planes.iter_mut().zip(&row[1..]) {
             *word = from.load(Ordering::Relaxed);
         }
-        fence(Ordering::Acquire);
-        let same = row[0].load(Ordering::Relaxed) as u32 == set.version;
-        if same { Ok(()) } else { Err(Changed) }
+        unchanged(row, set)
+    }
+
+    /// Gives `body` each member that is not among `seen`, and adds it there. Of what it has given
+    /// nothing counts if the set has changed.
+    pub(super) fn take(
+        &self,
+        set: SetRef,
+        seen: &mut [u64],
+        mut body: impl FnMut(u32, Tier),
+    ) -> Result<(), Changed> {
+        if set.raw & STORED == 0 {
+            if let Some((slot, tier)) = single(set.raw) {
+                let (seen, bit) = (&mut seen[slot as usize / 64], 1 << (slot % 64));
+                if *seen & bit == 0 {
+                    *seen |= bit;
+                    body(slot, tier);
+                }
+            }
+            return Ok(());
+        }
+        let row = self.rows.row(set.raw & !STORED).ok_or(Changed)?;
+        let (members, tiers) = row[1..].split_at(self.words);
+        let (low, high) = tiers.split_at(self.words);
+        let words = members.iter().zip(low).zip(high).zip(seen);
+        for (word, (((members, low), high), seen)) in words.enumerate() {
+            let mut rest = members.load(Ordering::Relaxed) & !*seen;
+            if rest == 0 {
+                continue;
+            }
+            *seen |= rest;
+            let (low, high) = (low.load(Ordering::Relaxed), high.load(Ordering::Relaxed));
+            // Mostly all of them have it in the first tier.
+            let first = (low | high) & rest == 0;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                let tier = if first { 0 } else { (low >> bit & 1) | (high >> bit & 1) << 1 };
+                body(word as u32 * 64 + bit, Tier::from_bits(tier as u32));
+            }
+        }
+        unchanged(row, set)
     }
 
     /// An array for [`read`](Self::read).
@@ -86,10 +142,22 @@ impl SetRows {
     }
 }
 
+/// Whether the row is still that set's, after it was read.
+fn unchanged(row: &[AtomicU64], set: SetRef) -> Result<(), Changed> {
+    fence(Ordering::Acquire);
+    let same = row[0].load(Ordering::Relaxed) as u32 == set.version;
+    if Guard::Row.passes(same) { Ok(()) } else { Err(Changed) }
+}
+
 /// The one member of a set that has one.
 fn single(raw: u32) -> Option<(u32, Tier)> {
     let code = raw.checked_sub(1)?;
     Some((code / 4, Tier::from_bits(code)))
+}
+
+/// The set that has one member.
+fn code(slot: u32, tier: Tier) -> u32 {
+    1 + (slot * 4 + tier.bits())
 }
 
 /// Says in which tier a worker is a member, if any.
@@ -127,30 +195,77 @@ pub(super) struct SetWriter {
     uses: Vec<u32>,
     free: Vec<u32>,
     planes: Vec<u64>,
+    last: Option<Step>,
+}
+
+/// How one set became another: the blocks of a chain, which come and go together, all take the
+/// same step.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    from: SetRef,
+    slot: u32,
+    tier: Option<Tier>,
+    to: SetRef,
 }
 
 impl SetWriter {
     /// The tier of a worker in a set.
-    pub(super) fn tier_of(&mut self, rows: &SetRows, raw: u32, slot: u32) -> Option<Tier> {
+    pub(super) fn tier_of(rows: &SetRows, raw: u32, slot: u32) -> Option<Tier> {
         if raw & STORED == 0 {
             return single(raw).filter(|(member, _)| *member == slot).map(|(_, tier)| tier);
         }
-        self.load(rows, raw);
-        tier_in(&self.planes, slot)
+        let row = rows.rows.row(raw & !STORED).expect("a set that is referred to exists");
+        let (word, bit) = (1 + slot as usize / 64, slot % 64);
+        let plane = |plane: usize| {
+            (row[plane * rows.words + word].load(Ordering::Relaxed) >> bit & 1) as u32
+        };
+        (plane(0) == 1).then(|| Tier::from_bits(plane(1) | plane(2) << 1))
     }
 
     /// The set like `raw` with a worker in that tier, or without it. The caller refers to it from
     /// now on, and still to the old one.
     pub(super) fn with(&mut self, rows: &SetRows, raw: u32, slot: u32, tier: Option<Tier>) -> u32 {
+        let alone = raw & STORED == 0 && single(raw).is_none_or(|(member, _)| member == slot);
+        if alone {
+            return tier.map_or(EMPTY, |tier| code(slot, tier));
+        }
+        let from = rows.refer(raw).expect("a set that is referred to exists");
+        if let Some(known) = self.again(rows, from, slot, tier) {
+            return known;
+        }
+        let raw = self.changed(rows, raw, slot, tier);
+        let to = rows.refer(raw).expect("it was just found or stored");
+        self.last = Some(Step { from, slot, tier, to });
+        raw
+    }
+
+    /// What the last step led to, if this is the same one and its result is still in use.
+    fn again(
+        &mut self,
+        rows: &SetRows,
+        from: SetRef,
+        slot: u32,
+        tier: Option<Tier>,
+    ) -> Option<u32> {
+        let Step { to, .. } =
+            self.last.filter(|s| s.from == from && s.slot == slot && s.tier == tier)?;
+        if to.raw & STORED != 0 {
+            let uses = &mut self.uses[(to.raw & !STORED) as usize];
+            if *uses == 0 || rows.refer(to.raw) != Some(to) {
+                return None;
+            }
+            *uses += 1;
+        }
+        Some(to.raw)
+    }
+
+    fn changed(&mut self, rows: &SetRows, raw: u32, slot: u32, tier: Option<Tier>) -> u32 {
         self.load(rows, raw);
         put(&mut self.planes, rows.words, slot, tier);
         let mut members = slots(&self.planes[..rows.words]);
         match (members.next(), members.next()) {
             (None, _) => EMPTY,
-            (Some(slot), None) => {
-                let tier = tier_in(&self.planes, slot).map_or(0, Tier::bits);
-                1 + (slot * 4 + tier)
-            }
+            (Some(slot), None) => code(slot, tier_in(&self.planes, slot).unwrap_or_default()),
             _ => {
                 drop(members);
                 self.store(rows)
@@ -216,7 +331,8 @@ impl SetWriter {
 
     fn has_content(&self, rows: &SetRows, row: u32) -> bool {
         let cells = rows.rows.row(row).expect("a known row exists");
-        cells[1..].iter().map(|cell| cell.load(Ordering::Relaxed)).eq(self.planes.iter().copied())
+        let planes = &cells[1..=self.planes.len()];
+        planes.iter().map(|cell| cell.load(Ordering::Relaxed)).eq(self.planes.iter().copied())
     }
 }
 

@@ -6,13 +6,13 @@
 //! while it changes one of its chains, and a reader that saw an odd version, or another one
 //! afterwards, looks again.
 
+use super::atomics::{AtomicU32, AtomicU64, Ordering, STRIPES, fence, spin_loop};
 use super::segments::Segments;
 use super::sets::{EMPTY, SetRef, SetRows};
 use crate::block::BlockKey;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::guard::Guard;
+use baton_proto::ids::{GroupId, SequenceHash};
 
-/// A divisor of the number of buckets at any time.
-const STRIPES: usize = 256;
 /// A reader that has followed so many entries was led astray by a change.
 const HOPS_MAX: u32 = 256;
 /// Entries are numbered from 1 to this.
@@ -20,14 +20,26 @@ pub(super) const ENTRIES_MAX: usize = (1 << 30) - 1;
 
 /// A block's name in 128 bits: the hash is one, and the group, nearly always 0, is mixed in. As
 /// unlikely to coincide for two blocks as the hash is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Name(u128);
+
+/// What a group adds to the names of its blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupMix(u128);
+
+impl GroupMix {
+    pub(super) fn new(group: GroupId) -> Self {
+        Self(u128::from(group.0).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))
+    }
+
+    pub(super) fn name(self, hash: &SequenceHash) -> Name {
+        Name(u128::from_le_bytes(hash.0) ^ self.0)
+    }
+}
 
 impl Name {
     pub(super) fn new(key: &BlockKey) -> Self {
-        let group = u128::from(key.group.0);
-        let mix = group.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        Self(u128::from_le_bytes(key.hash.0) ^ mix)
+        GroupMix::new(key.group).name(&key.hash)
     }
 
     /// Hashes are evenly spread already; those of tests are not.
@@ -64,11 +76,23 @@ pub(super) struct Table {
 }
 
 /// A name on its way through the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Probe {
     name: Name,
     spread: u64,
+    /// The version of its stripe before anything was read.
+    version: u64,
+    /// The first entry of the bucket.
     first: u32,
+}
+
+/// A block that was looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// Its holders, as they were at one moment.
+    pub(super) set: SetRef,
+    /// Its entry, or 0.
+    pub(super) entry: u32,
 }
 
 impl Table {
@@ -88,44 +112,72 @@ impl Table {
     /// memory accesses of one phase do not depend on each other, so the processor overlaps them.
     pub(super) fn begin(&self, name: Name) -> Probe {
         let spread = name.spread();
+        let version = self.versions[stripe(spread)].load(Ordering::Acquire);
         let first = self.head(spread).map_or(0, |head| head.load(Ordering::Relaxed));
-        Probe { name, spread, first }
+        Probe { name, spread, version, first }
     }
 
     /// Reads the first entry of the bucket, so that it is in the cache; returns what it read.
     pub(super) fn touch(&self, probe: &Probe) -> u32 {
-        self.entries.cell(probe.first).map_or(0, |entry| entry.set.load(Ordering::Relaxed))
+        self.touch_entry(probe.first)
     }
 
-    /// The holders of the block, as they are at one moment.
-    pub(super) fn find(&self, probe: &Probe, rows: &SetRows) -> SetRef {
-        let version = &self.versions[stripe(probe.spread)];
+    /// Reads an entry, before [`find_at`](Self::find_at).
+    pub(super) fn touch_entry(&self, entry: u32) -> u32 {
+        self.entries.cell(entry).map_or(0, |entry| entry.set.load(Ordering::Relaxed))
+    }
+
+    /// A held block whose entry is probably this one: blocks that were published one after the
+    /// other have entries one after the other. `None` where it is another one's, or nobody's.
+    pub(super) fn find_at(&self, name: Name, entry: u32, rows: &SetRows) -> Option<Found> {
+        let guess = self.entries.cell(entry)?;
+        if guess.name() != name {
+            return None;
+        }
+        let version = &self.versions[stripe(name.spread())];
+        let before = version.load(Ordering::Acquire);
+        let set = rows.refer(guess.set.load(Ordering::Acquire))?;
+        // If the set is that of a block which has got the entry meanwhile, the name is that one's
+        // too; the version says nothing of it where that block is in another stripe.
+        let same = Guard::Name.passes(guess.name() == name);
+        fence(Ordering::Acquire);
+        let steady = Guard::Version.passes(version.load(Ordering::Relaxed) == before);
+        // What nobody holds may be an entry that is not in use. An entry gets another name only
+        // then, so that its name and its set are of one block in the midst of a change too.
+        (same && steady && !set.is_empty()).then_some(Found { set, entry })
+    }
+
+    /// The block, as it is at one moment.
+    pub(super) fn find(&self, probe: &Probe, rows: &SetRows) -> Found {
+        let mut probe = *probe;
         loop {
-            let before = version.load(Ordering::Acquire);
-            if before & 1 == 0
-                && let Some(found) = self.look(probe, rows)
+            if Guard::Odd.passes(probe.version & 1 == 0)
+                && let Some(found) = self.look(&probe, rows)
             {
                 fence(Ordering::Acquire);
-                if version.load(Ordering::Relaxed) == before {
+                let now = self.versions[stripe(probe.spread)].load(Ordering::Relaxed);
+                if Guard::Version.passes(now == probe.version) {
                     return found;
                 }
             }
             // A change takes nanoseconds, except where the writer loses its core in the midst of
             // one: then this one waits for the scheduler.
-            std::hint::spin_loop();
+            spin_loop();
+            probe = self.begin(probe.name);
         }
     }
 
     /// `None` if what was seen makes no sense, because it is being changed.
-    fn look(&self, probe: &Probe, rows: &SetRows) -> Option<SetRef> {
-        let mut at = self.head(probe.spread)?.load(Ordering::Relaxed);
+    fn look(&self, probe: &Probe, rows: &SetRows) -> Option<Found> {
+        let mut at = probe.first;
         for _ in 0..HOPS_MAX {
             if at == 0 {
-                return rows.refer(EMPTY);
+                return Some(Found::default());
             }
             let entry = self.entries.cell(at)?;
             if entry.name() == probe.name {
-                return rows.refer(entry.set.load(Ordering::Relaxed));
+                let set = rows.refer(entry.set.load(Ordering::Relaxed))?;
+                return Some(Found { set, entry: at });
             }
             at = entry.next.load(Ordering::Relaxed);
         }
@@ -198,11 +250,8 @@ impl TableWriter {
         None
     }
 
-    /// The entry of a name, made if there is none: without holders, parent or children. Needs room.
-    pub(super) fn find_or_add(&mut self, table: &Table, name: Name) -> u32 {
-        if let Some(found) = Self::find(table, name) {
-            return found;
-        }
+    /// A new entry for a name that has none: without holders, parent or children. Needs room.
+    pub(super) fn add(&mut self, table: &Table, name: Name) -> u32 {
         assert!(self.has_room(1), "room is checked before");
         let id = self.take(table);
         let entry = own(table, id);

@@ -159,7 +159,7 @@ fn a_removed_worker_leaves_nothing_behind() {
     assert_eq!(index.apply(A, RUN, &batch(1, &[published(1)])), Ok(Applied::Void));
     assert_eq!(held_by(&index, 1), [B]);
     assert!(index.remove_worker(B) && index.remove_worker(WorkerId(3)));
-    assert_eq!((index.blocks(), index.sets.rows_used(), index.workers.len()), (0, 0, 0));
+    assert_eq!((index.blocks(), index.sets.rows_used(), index.slots.len()), (0, 0, 0));
 }
 
 #[test]

@@ -2,22 +2,27 @@
 //!
 //! A worker that is *closed* holds a leading part of any chain or nothing of it, so the depth is
 //! where its membership ends, and one block that has it says so of all before. The chain is probed
-//! at its ends and then, between two neighbours whose sets of holders differ, at evenly spread
-//! points, until they stand side by side. A worker that is not closed is followed block by block.
+//! at its beginning and at points that lie ever closer to its end, where a turn that extends a known
+//! conversation ends to be known; then, between two neighbours whose sets of holders differ, at
+//! evenly spread points, until they stand side by side. A worker that is not closed is followed
+//! block by block.
 
+use super::atomics::{AtomicU64, Ordering, fence, spin_loop};
 use super::sets::{Changed, SetRef, SetRows, slots, tier_in};
-use super::table::{Name, Table};
-use crate::block::{BlockKey, Tier};
+use super::table::{Found, GroupMix, Probe, Table};
+use crate::block::Tier;
+use crate::guard::Guard;
 use baton_proto::ids::{GroupId, SequenceHash, WorkerId};
+use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Probes whose memory accesses overlap.
 const BATCH: usize = 16;
 /// Points between two neighbours, where few pairs are left to look between.
 const POINTS_MAX: usize = 7;
-/// How often a lookup starts again because workers came or went, before it settles for advice that
-/// is a moment old.
+/// How often a lookup starts again because workers came or went, or blocks of workers with holes,
+/// before it settles for advice that mixes moments.
 const ATTEMPTS: usize = 16;
 
 /// A worker that holds a block.
@@ -52,29 +57,66 @@ pub(super) struct Shared {
     pub(super) names: Box<[AtomicU64]>,
     /// A bit for each slot whose worker is not closed.
     pub(super) open: Box<[AtomicU64]>,
-    /// Counts changes of `names`.
+    /// Counts changes of `names` and of `open`.
     pub(super) members: AtomicU64,
+    /// Counts changes of what workers hold that are not closed.
+    pub(super) steps: AtomicU64,
 }
 
-/// Arrays that one lookup leaves to the next.
+/// Arrays that one lookup leaves to the next of its thread.
 #[derive(Debug, Default)]
 struct Scratch {
-    points: Vec<Point>,
-    merged: Vec<Point>,
-    wanted: Vec<usize>,
+    /// Where something has yet to be found, before and after a round of probes.
+    gaps: Vec<Gap>,
+    narrower: Vec<Gap>,
+    /// Blocks whose holders differ from those of the next one, and the last block.
+    ends: Vec<Point>,
+    wanted: Vec<Wanted>,
+    probed: Vec<Found>,
     /// Planes of two sets.
     near: Vec<u64>,
     far: Vec<u64>,
     seen: Vec<u64>,
     open: Vec<u64>,
-    found: Vec<(u32, usize, Tier)>,
 }
 
-/// A block of the chain, and who holds it.
+/// A block of the chain, who holds it, and its entry.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     at: usize,
     set: SetRef,
+    entry: u32,
+}
+
+/// A block of the chain to look up, and what is probably its entry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Wanted {
+    at: usize,
+    guess: u32,
+}
+
+impl Point {
+    fn new(at: usize, Found { set, entry }: Found) -> Self {
+        Self { at, set, entry }
+    }
+
+    /// A later block, whose entry is guessed from this one's.
+    fn ahead(&self, at: usize) -> Wanted {
+        let guess =
+            if self.entry == 0 { 0 } else { self.entry.wrapping_add((at - self.at) as u32) };
+        Wanted { at, guess }
+    }
+}
+
+/// Two blocks that are no neighbours and have different holders.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    from: Point,
+    to: Point,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl View {
@@ -85,6 +127,7 @@ impl View {
             names: cells(workers_max),
             open: cells(rows.words()),
             members: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
             table: Table::new(),
             rows,
         };
@@ -93,16 +136,17 @@ impl View {
 
     /// The workers that hold one block, in order.
     pub fn holders(&self, hash: &SequenceHash, group: GroupId) -> Vec<Holder> {
-        let mut planes = self.0.rows.planes();
-        let found = self.steady(|| {
-            let set = self.0.probe(hash, group);
-            self.0.rows.read(set, &mut planes)?;
-            let members = slots(&planes[..self.0.rows.words()]);
-            let holder = |slot| Some((slot, 1, tier_in(&planes, slot)?));
-            Ok(self.0.named(members.filter_map(holder)))
+        let mut seen = vec![0; self.0.rows.words()];
+        let mut holders = Vec::new();
+        self.steady(|| {
+            holders.clear();
+            seen.fill(0);
+            let set = self.0.probe(hash, GroupMix::new(group));
+            self.0.rows.take(set, &mut seen, |slot, tier| {
+                holders.extend(self.0.name(slot).map(|worker| Holder { worker, tier }));
+            })?;
+            Ok(Followed(false))
         });
-        let mut holders: Vec<_> =
-            found.into_iter().map(|Match { worker, tier, .. }| Holder { worker, tier }).collect();
         holders.sort_unstable();
         holders
     }
@@ -111,11 +155,20 @@ impl View {
     /// of each worker. Of a worker whose blocks come or go meanwhile, the depth is one that lies
     /// between its least and its greatest during the call.
     pub fn matches(&self, chain: &[SequenceHash], group: GroupId) -> Vec<Match> {
-        let mut scratch = Scratch::default();
-        self.steady(|| {
-            self.0.search(chain, group, &mut scratch)?;
-            Ok(self.0.named(scratch.found.iter().copied()))
-        })
+        let mut found = Vec::new();
+        self.matches_into(chain, group, &mut found);
+        found
+    }
+
+    /// [`matches`](Self::matches), in place of what `found` had: a list that is used again is not
+    /// allocated again.
+    pub fn matches_into(&self, chain: &[SequenceHash], group: GroupId, found: &mut Vec<Match>) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.steady(|| {
+                found.clear();
+                self.0.search(chain, GroupMix::new(group), scratch, found)
+            });
+        });
     }
 
     /// How many of the chain's leading blocks a worker holds in each tier, by [`Tier::bits`]; a
@@ -127,97 +180,102 @@ impl View {
         group: GroupId,
     ) -> [usize; Tier::COUNT] {
         let name = u64::from(worker.0) + 1;
+        let group = GroupMix::new(group);
         let mut planes = self.0.rows.planes();
+        let mut counts = [0; Tier::COUNT];
         self.steady(|| {
-            let mut counts = [0; Tier::COUNT];
+            counts.fill(0);
             let slot = self.0.names.iter().position(|slot| slot.load(Ordering::Relaxed) == name);
-            let Some(slot) = slot else { return Ok(counts) };
+            let Some(slot) = slot else { return Ok(Followed(false)) };
             let mut last = None;
             for batch in chain.chunks(BATCH) {
-                for set in self.0.probe_all(batch.iter(), group) {
+                for Found { set, .. } in self.0.probe_all(batch.iter(), group) {
                     if last != Some(set) {
                         self.0.rows.read(set, &mut planes)?;
                         last = Some(set);
                     }
-                    let Some(tier) = tier_in(&planes, slot as u32) else { return Ok(counts) };
+                    let Some(tier) = tier_in(&planes, slot as u32) else {
+                        return Ok(Followed(true));
+                    };
                     counts[tier.bits() as usize] += 1;
                 }
             }
-            Ok(counts)
-        })
+            Ok(Followed(true))
+        });
+        counts
     }
 
-    /// Runs `body` again where workers came or went meanwhile, or a set was replaced under it.
-    fn steady<T>(&self, mut body: impl FnMut() -> Result<T, Changed>) -> T {
+    /// Runs `body` again where workers came or went meanwhile, or a set was replaced under it, or
+    /// what it followed block by block was changed.
+    fn steady(&self, mut body: impl FnMut() -> Result<Followed, Changed>) {
+        let Shared { members, steps, .. } = &*self.0;
         let mut attempts = 0;
         loop {
-            let before = self.0.members.load(Ordering::Acquire);
+            let before = (members.load(Ordering::Acquire), steps.load(Ordering::Acquire));
             let result = body();
             fence(Ordering::Acquire);
             attempts += 1;
-            let same = self.0.members.load(Ordering::Relaxed) == before;
-            match result {
-                Ok(found) if same || attempts >= ATTEMPTS => return found,
-                _ => std::hint::spin_loop(),
+            if let Ok(Followed(followed)) = result {
+                let same = members.load(Ordering::Relaxed) == before.0
+                    && (!followed || steps.load(Ordering::Relaxed) == before.1);
+                if Guard::Members.passes(same) || attempts >= ATTEMPTS {
+                    return;
+                }
             }
+            spin_loop();
         }
     }
 }
 
+/// Whether a lookup went block by block.
+struct Followed(bool);
+
 impl Shared {
-    fn named(&self, found: impl Iterator<Item = (u32, usize, Tier)>) -> Vec<Match> {
-        let name = |slot: u32| self.names[slot as usize].load(Ordering::Relaxed).checked_sub(1);
-        found
-            .filter_map(|(slot, depth, tier)| {
-                Some(Match { worker: WorkerId(name(slot)? as u32), depth, tier })
-            })
-            .collect()
+    /// The worker of a slot, unless it has just gone.
+    fn name(&self, slot: u32) -> Option<WorkerId> {
+        let name = self.names[slot as usize].load(Ordering::Relaxed).checked_sub(1)?;
+        Some(WorkerId(name as u32))
     }
 
-    fn probe(&self, hash: &SequenceHash, group: GroupId) -> SetRef {
-        let probe = self.table.begin(Name::new(&BlockKey { hash: *hash, group }));
-        self.table.find(&probe, &self.rows)
+    fn probe(&self, hash: &SequenceHash, group: GroupMix) -> SetRef {
+        self.table.find(&self.table.begin(group.name(hash)), &self.rows).set
     }
 
     /// Looks up to [`BATCH`] blocks up at once.
     fn probe_all<'a>(
         &self,
         hashes: impl Iterator<Item = &'a SequenceHash>,
-        group: GroupId,
-    ) -> impl Iterator<Item = SetRef> {
-        let mut sets = [SetRef::default(); BATCH];
-        let mut probes = [None; BATCH];
+        group: GroupMix,
+    ) -> impl Iterator<Item = Found> {
+        let mut probes = [Probe::default(); BATCH];
         let mut count = 0;
         for (probe, hash) in probes.iter_mut().zip(hashes) {
-            *probe = Some(self.table.begin(Name::new(&BlockKey { hash: *hash, group })));
+            *probe = self.table.begin(group.name(hash));
             count += 1;
         }
-        for probe in probes.iter().flatten() {
+        meanwhile();
+        for probe in &probes[..count] {
             std::hint::black_box(self.table.touch(probe));
         }
-        for (set, probe) in sets.iter_mut().zip(probes.iter().flatten()) {
-            *set = self.table.find(probe, &self.rows);
-        }
-        sets.into_iter().take(count)
+        meanwhile();
+        let found = probes.into_iter().take(count);
+        found.map(move |probe| self.table.find(&probe, &self.rows))
     }
 
-    /// Leaves in `scratch.found` slot, depth and tier of all workers that hold the beginning.
+    /// Leaves in `found` all workers that hold the beginning.
     fn search(
         &self,
         chain: &[SequenceHash],
-        group: GroupId,
+        group: GroupMix,
         scratch: &mut Scratch,
-    ) -> Result<(), Changed> {
-        scratch.found.clear();
-        let Some(first) = chain.first() else { return Ok(()) };
+        found: &mut Vec<Match>,
+    ) -> Result<Followed, Changed> {
         let words = self.rows.words();
         scratch.open.clear();
         scratch.open.extend(self.open.iter().map(|word| word.load(Ordering::Acquire)));
-        let head = Point { at: 0, set: self.probe(first, group) };
-        if head.set.is_empty() {
-            return Ok(());
-        }
-        self.bracket(chain, group, head, scratch);
+        meanwhile();
+        let Some(head) = self.bracket(chain, group, scratch) else { return Ok(Followed(false)) };
+        meanwhile();
         fence(Ordering::Acquire);
         for (open, now) in scratch.open.iter_mut().zip(&self.open) {
             *open |= now.load(Ordering::Relaxed);
@@ -227,97 +285,161 @@ impl Shared {
         }
         // `seen`: who is done with. Whoever does not hold the first block holds no beginning, and
         // whoever is not closed comes afterwards.
-        self.rows.read(head.set, &mut scratch.near)?;
+        self.rows.read(head, &mut scratch.near)?;
+        let (mut holders, mut followed) = (0, false);
         scratch.seen.clear();
-        scratch.seen.extend(scratch.near[..words].iter().zip(&scratch.open).map(|(h, o)| !h | o));
-        let followed = scratch.near[..words].iter().zip(&scratch.open).any(|(h, o)| h & o != 0);
-        self.ends(scratch)?;
-        if followed { self.walk(chain, group, head, scratch) } else { Ok(()) }
+        scratch.seen.extend(scratch.near.iter().zip(&scratch.open).map(|(held, open)| {
+            holders += held.count_ones();
+            followed |= held & open != 0;
+            !held | open
+        }));
+        found.reserve(holders as usize);
+        // The depth of each closed worker: the last end that has it, the deepest first.
+        scratch.ends.sort_unstable_by_key(|end| Reverse(end.at));
+        for end in &scratch.ends {
+            self.rows.take(end.set, &mut scratch.seen, |slot, tier| {
+                if let Some(worker) = self.name(slot) {
+                    found.push(Match { worker, depth: end.at + 1, tier });
+                }
+            })?;
+        }
+        if followed {
+            self.walk(chain, group, head, scratch, found)?;
+        }
+        Ok(Followed(followed))
     }
 
-    /// Probes until each two neighbours among the points have the same holders, or are neighbours
-    /// in the chain.
-    fn bracket(&self, chain: &[SequenceHash], group: GroupId, head: Point, scratch: &mut Scratch) {
-        let last = chain.len() - 1;
-        scratch.points.clear();
-        scratch.points.push(head);
-        if last > 0 {
-            let set = self.probe(&chain[last], group);
-            scratch.points.push(Point { at: last, set });
+    /// Finds the ends: probes until each two neighbours among the points have the same holders, or
+    /// are neighbours in the chain. Returns the holders of the first block, if there are any.
+    fn bracket(
+        &self,
+        chain: &[SequenceHash],
+        group: GroupMix,
+        scratch: &mut Scratch,
+    ) -> Option<SetRef> {
+        let last = chain.len().checked_sub(1)?;
+        let Scratch { gaps, narrower, ends, wanted, probed, .. } = scratch;
+        ends.clear();
+        narrower.clear();
+        // The first block, those at ever smaller distances from the last one, and that.
+        wanted.clear();
+        let far = usize::BITS - last.leading_zeros();
+        let closer = (0..far).rev().map(|k| last - (1 << k)).filter(|at| *at > 0);
+        let ends_with = (last > 0).then_some(last);
+        let points = std::iter::once(0).chain(closer).chain(ends_with);
+        wanted.extend(points.map(|at| Wanted { at, guess: 0 }));
+        self.probe_at(chain, group, wanted, probed);
+        let mut from = Point::new(0, probed[0]);
+        if from.set.is_empty() {
+            return None;
         }
-        loop {
-            let open = |pair: &&[Point]| pair[0].set != pair[1].set && pair[1].at - pair[0].at > 1;
-            let pairs = scratch.points.windows(2).filter(open).count();
-            if pairs == 0 {
-                return;
+        let head = from.set;
+        for (wanted, found) in wanted.iter().zip(&*probed).skip(1) {
+            let to = Point::new(wanted.at, *found);
+            compare(from, to, ends, narrower);
+            from = to;
+        }
+        ends.push(from);
+        while !narrower.is_empty() {
+            std::mem::swap(gaps, narrower);
+            narrower.clear();
+            wanted.clear();
+            let per_gap = (2 * BATCH / gaps.len()).clamp(1, POINTS_MAX);
+            for gap in gaps.iter() {
+                self.look_between(gap, per_gap, wanted);
             }
-            let per_pair = (2 * BATCH / pairs).clamp(1, POINTS_MAX);
-            scratch.wanted.clear();
-            for pair in scratch.points.windows(2).filter(open) {
-                let (from, gap) = (pair[0].at, pair[1].at - pair[0].at);
-                let count = per_pair.min(gap - 1);
-                scratch.wanted.extend((1..=count).map(|k| from + gap * k / (count + 1)));
-            }
-            scratch.merged.clear();
-            let mut old = scratch.points.iter().copied().peekable();
-            for batch in scratch.wanted.chunks(BATCH) {
-                let sets = self.probe_all(batch.iter().map(|at| &chain[*at]), group);
-                for (&at, set) in batch.iter().zip(sets) {
-                    while let Some(point) = old.next_if(|point| point.at < at) {
-                        scratch.merged.push(point);
-                    }
-                    scratch.merged.push(Point { at, set });
+            self.probe_at(chain, group, wanted, probed);
+            let mut points = wanted.iter().zip(&*probed).peekable();
+            for &Gap { mut from, to } in gaps.iter() {
+                while let Some((wanted, found)) = points.next_if(|(wanted, _)| wanted.at < to.at) {
+                    let point = Point::new(wanted.at, *found);
+                    compare(from, point, ends, narrower);
+                    from = point;
                 }
+                compare(from, to, ends, narrower);
             }
-            scratch.merged.extend(old);
-            std::mem::swap(&mut scratch.points, &mut scratch.merged);
+        }
+        Some(head)
+    }
+
+    /// Adds blocks inside a gap: where its first set probably ends, and evenly spread ones, unless
+    /// there are many gaps and such a guess.
+    fn look_between(&self, gap: &Gap, per_gap: usize, wanted: &mut Vec<Wanted>) {
+        let Gap { from, to } = gap;
+        let begin = wanted.len();
+        let latest = self.rows.latest(from.set);
+        let distance = latest.checked_sub(from.entry).map_or(usize::MAX, |count| count as usize);
+        let guessed = from.entry != 0 && distance < to.at - from.at;
+        if guessed {
+            let end = from.at + distance;
+            let both = [end, end + 1].into_iter().filter(|at| *at > from.at && *at < to.at);
+            wanted.extend(both.map(|at| from.ahead(at)));
+        }
+        if guessed && per_gap < POINTS_MAX / 2 {
+            return;
+        }
+        let width = to.at - from.at;
+        let count = per_gap.min(width - 1);
+        wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
+        if guessed {
+            wanted[begin..].sort_unstable();
         }
     }
 
-    /// The depth of each closed worker: the last point that has it, the deepest first.
-    fn ends(&self, scratch: &mut Scratch) -> Result<(), Changed> {
-        let words = self.rows.words();
-        let mut after = SetRef::default();
-        for point in scratch.points.iter().rev() {
-            if point.set == after {
-                continue;
+    /// Looks blocks up, those with a guess there first.
+    fn probe_at(
+        &self,
+        chain: &[SequenceHash],
+        group: GroupMix,
+        wanted: &[Wanted],
+        probed: &mut Vec<Found>,
+    ) {
+        probed.clear();
+        for batch in wanted.chunks(BATCH) {
+            for wanted in batch {
+                std::hint::black_box(self.table.touch_entry(wanted.guess));
             }
-            self.rows.read(point.set, &mut scratch.near)?;
-            for word in 0..words {
-                let mut ended = scratch.near[word] & !scratch.seen[word];
-                scratch.seen[word] |= ended;
-                while ended != 0 {
-                    let slot = word as u32 * 64 + ended.trailing_zeros();
-                    ended &= ended - 1;
-                    let tier = tier_in(&scratch.near, slot).ok_or(Changed)?;
-                    scratch.found.push((slot, point.at + 1, tier));
+            meanwhile();
+            let (mut missed, mut count) = ([0; BATCH], 0);
+            for &Wanted { at, guess } in batch {
+                let name = group.name(&chain[at]);
+                let found = Some(guess).filter(|guess| *guess != 0);
+                let found = found.and_then(|guess| self.table.find_at(name, guess, &self.rows));
+                if found.is_none() {
+                    missed[count] = probed.len();
+                    count += 1;
                 }
+                probed.push(found.unwrap_or_default());
             }
-            after = point.set;
+            let missed = &missed[..count];
+            let hashes = missed.iter().map(|at| &chain[wanted[*at].at]);
+            for (at, found) in missed.iter().zip(self.probe_all(hashes, group)) {
+                probed[*at] = found;
+            }
         }
-        Ok(())
     }
 
     /// Follows the workers that are not closed, block by block, and puts them among the others.
     fn walk(
         &self,
         chain: &[SequenceHash],
-        group: GroupId,
-        head: Point,
+        group: GroupMix,
+        head: SetRef,
         scratch: &mut Scratch,
+        found: &mut Vec<Match>,
     ) -> Result<(), Changed> {
         let words = self.rows.words();
         // `near`: the set at hand. `far`: the one before it. `seen`: who has come so far.
-        self.rows.read(head.set, &mut scratch.far)?;
+        self.rows.read(head, &mut scratch.far)?;
         scratch.seen.clear();
         scratch.seen.extend(scratch.far[..words].iter().zip(&scratch.open).map(|(h, o)| h & o));
-        let mut before = head.set;
+        let mut before = head;
         let mut at = 1;
         for batch in chain[1..].chunks(BATCH) {
-            for set in self.probe_all(batch.iter(), group) {
+            for Found { set, .. } in self.probe_all(batch.iter(), group) {
                 if set != before {
                     self.rows.read(set, &mut scratch.near)?;
-                    leave(scratch, words, at)?;
+                    self.leave(scratch, at, found)?;
                     std::mem::swap(&mut scratch.near, &mut scratch.far);
                     before = set;
                 }
@@ -328,23 +450,72 @@ impl Shared {
             }
         }
         scratch.near.fill(0);
-        leave(scratch, words, chain.len())?;
-        scratch.found.sort_by_key(|(_, depth, _)| std::cmp::Reverse(*depth));
+        self.leave(scratch, chain.len(), found)?;
+        found.sort_by_key(|found| Reverse(found.depth));
+        Ok(())
+    }
+
+    /// Those that have come so far and are in `far` but not in `near` end at this depth.
+    fn leave(
+        &self,
+        scratch: &mut Scratch,
+        depth: usize,
+        found: &mut Vec<Match>,
+    ) -> Result<(), Changed> {
+        let Scratch { near, far, seen, .. } = scratch;
+        for (word, (seen, near)) in seen.iter_mut().zip(near).enumerate() {
+            let ended = *seen & !*near;
+            *seen &= *near;
+            for slot in slots(&[ended]).map(|bit| word as u32 * 64 + bit) {
+                let tier = tier_in(far, slot).ok_or(Changed)?;
+                found.extend(self.name(slot).map(|worker| Match { worker, depth, tier }));
+            }
+        }
         Ok(())
     }
 }
 
-/// Those that have come so far and are in `far` but not in `near` end at this depth.
-fn leave(scratch: &mut Scratch, words: usize, depth: usize) -> Result<(), Changed> {
-    for word in 0..words {
-        let mut ended = scratch.seen[word] & !scratch.near[word];
-        scratch.seen[word] &= scratch.near[word];
-        while ended != 0 {
-            let slot = word as u32 * 64 + ended.trailing_zeros();
-            ended &= ended - 1;
-            let tier = tier_in(&scratch.far, slot).ok_or(Changed)?;
-            scratch.found.push((slot, depth, tier));
-        }
+/// Whether something ends between two points: at the first of them, or in a gap to look at.
+fn compare(from: Point, to: Point, ends: &mut Vec<Point>, narrower: &mut Vec<Gap>) {
+    if from.set == to.set {
+        return;
     }
-    Ok(())
+    if to.at - from.at == 1 {
+        ends.push(from);
+    } else {
+        narrower.push(Gap { from, to });
+    }
+}
+
+/// Where a test lets the writer act in the midst of a lookup.
+#[cfg(not(test))]
+fn meanwhile() {}
+
+#[cfg(test)]
+pub(super) use meanwhile::{during, meanwhile};
+
+#[cfg(test)]
+mod meanwhile {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static WRITER: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `body`, whose lookups let `writer` act between their steps.
+    pub(in super::super) fn during<T>(
+        writer: impl FnMut() + 'static,
+        body: impl FnOnce() -> T,
+    ) -> T {
+        WRITER.set(Some(Box::new(writer)));
+        let result = body();
+        WRITER.set(None);
+        result
+    }
+
+    pub(in super::super) fn meanwhile() {
+        let Some(mut writer) = WRITER.take() else { return };
+        writer();
+        WRITER.set(Some(writer));
+    }
 }
