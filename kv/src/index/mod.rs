@@ -457,6 +457,8 @@ impl Worker {
 #[cfg(test)]
 mod lookup_tests;
 #[cfg(test)]
+mod loom_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -185,6 +185,16 @@ impl Table {
         None
     }
 
+    /// Makes so many rows before they are needed.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for the model checker's copy of this file")]
+    pub(super) fn add_rows(&self, rows: u32) {
+        (0..=rows).for_each(|row| {
+            self.entries.add(row);
+            self.heads.add(row);
+        });
+    }
+
     fn head(&self, spread: u64) -> Option<&AtomicU32> {
         self.heads.cell(bucket(spread, self.buckets.load(Ordering::Relaxed)))
     }
@@ -208,6 +218,13 @@ fn bucket(spread: u64, buckets: u32) -> u32 {
     let low = |bits: u32| (spread & ((1 << bits) - 1)) as u32;
     let wide = low(bits + 1);
     if wide < buckets { wide } else { low(bits) }
+}
+
+/// The bucket of a name among so many.
+#[cfg(test)]
+#[allow(dead_code, reason = "for the model checker's copy of this file")]
+pub(super) fn bucket_of(name: Name, buckets: u32) -> u32 {
+    bucket(name.spread(), buckets)
 }
 
 /// The writer's side: which entries are in use.
