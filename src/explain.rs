@@ -91,7 +91,9 @@ fn table(decision: &Value) -> String {
         }
         let _ = write!(out, "\n{side:<16}{:>8}{:>7}", "held", "room");
         let columns = TERMS.iter().chain(&["total"]);
-        columns.clone().for_each(|term| drop(write!(out, "{term:>10}")));
+        for term in columns.clone() {
+            let _ = write!(out, "{term:>10}");
+        }
         let _ = writeln!(out, "  ms");
         for candidate in candidates {
             let room = if candidate["fits"] == json!(true) { "yes" } else { "no" };

@@ -135,7 +135,8 @@ impl Cluster<'_> {
     pub(super) fn uncharge(&mut self, index: usize) {
         let request = &mut self.requests[index];
         let steps = request.answers[0].tokens.len().saturating_sub(1) as u64;
-        let span = request.first_token_at.map_or(Duration::ZERO, |first| self.now - first);
+        let span =
+            request.first_token_at.map_or(Duration::ZERO, |first| self.now.saturating_sub(first));
         let step_s = span.as_secs_f64() / steps.max(1) as f64;
         if let Some(charge) = request.charge.take() {
             self.routers[request.ask.router as usize].fleet.ended(charge, steps, step_s);

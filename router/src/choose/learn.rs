@@ -132,7 +132,9 @@ mod tests {
 
     fn learned(points: &[(f64, f64)]) -> Line {
         let mut learner = Learner::new(ASSUMED);
-        points.iter().for_each(|(size, seconds)| learner.observe(*size, *seconds));
+        for (size, seconds) in points {
+            learner.observe(*size, *seconds);
+        }
         learner.line()
     }
 

@@ -339,7 +339,9 @@ fn what_was_sent_and_is_over_leaves_nothing() {
                 }
             }
         }
-        charges.into_iter().for_each(|charge| fleet.ended(charge, 0, 0.0));
+        for charge in charges {
+            fleet.ended(charge, 0, 0.0);
+        }
         for role in [Role::Decode, Role::Prefill] {
             assert!(fleet.side(role).iter().all(|worker| worker.own == Own::default()));
         }

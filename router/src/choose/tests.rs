@@ -290,7 +290,9 @@ fn a_session_stays_and_moves_only_when_it_must() {
     };
     let before: Vec<_> = (0..400).map(|session| at(&mut house, session)).collect();
     let mut counts = [0; 8];
-    before.iter().for_each(|worker| counts[*worker as usize - 1] += 1);
+    for worker in &before {
+        counts[*worker as usize - 1] += 1;
+    }
     assert!(counts.iter().all(|count| (25..80).contains(count)), "{counts:?}");
     let busy = Load { running: 99, ..Load::default() };
     house = house.load(before[0], busy);
