@@ -9,10 +9,12 @@ shows. Neither the build nor the tests need this script; it makes further fixtur
     venv/bin/python scripts/make_tiny_checkpoints.py qwen2 --out tests/models/tiny-qwen2
 
 With `outputs` in the place of a family it makes no checkpoint: it computes the cases of an existing
-checkpoint's golden.json again and writes them to a file:
+checkpoint's golden.json again, or cases of its own where there is none, and writes them to a file:
 
     venv/bin/python scripts/make_tiny_checkpoints.py outputs \
         --tokenizer tests/models/tiny-llama --out engine/tests/loaded/tiny-llama.json
+    venv/bin/python scripts/make_tiny_checkpoints.py outputs \
+        --tokenizer models/demo --out models/demo/golden.json
 
 `golden.json` holds, per case: text and ids of the prompt, the eight largest logits at its last
 position, the prompt's mean log-probability, and 48 greedy ids (pure argmax, no end at eos) where
@@ -162,15 +164,22 @@ def main():
     outputs = dict(
         made_with=f"transformers {transformers.__version__}, float32 arithmetic on the bfloat16 weights"
     )
-    if args.family == "outputs":
-        known = json.loads((args.tokenizer / "golden.json").read_text())["cases"]
+    known = args.tokenizer / "golden.json"
+    if args.family == "outputs" and known.exists():
+        texts = [case["text"] for case in json.loads(known.read_text())["cases"]]
         model = load(args.tokenizer)
-        outputs["cases"] = [golden(model, tokenizer, case["text"]) for case in known]
+        outputs["cases"] = [golden(model, tokenizer, text) for text in texts]
         args.out.write_text(json.dumps(outputs, indent=1) + "\n")
         return
-    make_model(args.family, tokenizer, args.seed).save_pretrained(args.out)
-    outputs["cases"] = list(cases(load(args.out), tokenizer, args.seed))
+    folder = args.tokenizer
+    if args.family != "outputs":
+        folder = args.out
+        make_model(args.family, tokenizer, args.seed).save_pretrained(folder)
+    outputs["cases"] = list(cases(load(folder), tokenizer, args.seed))
     outputs["chat"] = chat(tokenizer)
+    if args.family == "outputs":
+        args.out.write_text(json.dumps(outputs, indent=1) + "\n")
+        return
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
         shutil.copyfile(args.tokenizer / name, args.out / name)
     (args.out / "golden.json").write_text(json.dumps(outputs, indent=1) + "\n")

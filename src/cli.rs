@@ -40,7 +40,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
     /// Checkpoint directory in Hugging Face format, or a model there, from the local cache or
-    /// downloaded: ORG/NAME[@REVISION] [default: a tiny model in the binary]
+    /// downloaded: ORG/NAME[@REVISION] [default: the demo model in the binary]
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Prefill workers; 0: decode workers compute prompts themselves
@@ -127,7 +127,7 @@ pub(crate) struct DaemonArgs {
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct RunArgs {
     /// Checkpoint directory in Hugging Face format, or a model there, from the local cache or
-    /// downloaded: ORG/NAME[@REVISION] [default: a tiny model in the binary]
+    /// downloaded: ORG/NAME[@REVISION] [default: the demo model in the binary]
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Raw text to continue; special tokens in it are recognised

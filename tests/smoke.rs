@@ -4,7 +4,7 @@
 mod cluster;
 
 use baton_bench::client::Client;
-use cluster::{BATON, Cluster, eventually, kill, metric, quiescent, status};
+use cluster::{BATON, Cluster, DEMO, eventually, kill, metric, quiescent, status};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -17,9 +17,9 @@ async fn cluster_answers_and_ends_on_request() {
     let cluster = Cluster::start(&[]);
     let client = cluster.client();
     let models = client.get("/v1/models").await.unwrap();
-    assert_eq!(models["data"][0]["id"], "tiny-qwen3");
+    assert_eq!(models["data"][0]["id"], DEMO);
     let request = json!({
-        "model": "tiny-qwen3",
+        "model": DEMO,
         "messages": [{"role": "user", "content": "hello"}],
         "max_tokens": 8,
         "temperature": 0,
@@ -137,7 +137,7 @@ async fn cluster_answers_over_verbs_what_it_answers_over_shared_memory() {
     }
     let content = "tell me of a block that travels from one worker to another ".repeat(4);
     let request = json!({
-        "model": "tiny-qwen3",
+        "model": DEMO,
         "messages": [{"role": "user", "content": content}],
         "max_tokens": 12,
         "temperature": 0,
@@ -316,7 +316,7 @@ async fn cluster_plays_a_script() {
     let client = cluster.client();
     let say = async |words: String| {
         let request = json!({
-            "model": "tiny-qwen3",
+            "model": DEMO,
             "messages": [{"role": "user", "content": words}],
             "max_tokens": 200,
         });
@@ -339,12 +339,12 @@ async fn cluster_logs_show_neither_prompts_nor_secrets() {
     let client = cluster.client();
     let canary = "xylophone-canary-4711";
     let request = json!({
-        "model": "tiny-qwen3",
+        "model": DEMO,
         "prompt": format!("{canary} ").repeat(40),
         "max_tokens": 4,
     });
     client.post("/v1/completions", &request).await.unwrap();
-    let bad = json!({"model": "tiny-qwen3", "prompt": {"canary": canary}});
+    let bad = json!({"model": DEMO, "prompt": {"canary": canary}});
     assert_eq!(status(client.post("/v1/completions", &bad).await).0, 400);
     let secret = cluster.secret();
     assert_eq!(secret.len(), 64);

@@ -47,7 +47,9 @@ fn outputs_are_those_of_transformers() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/loaded");
         check(name, &exact, &cases(&folder.join(name).with_extension("json")));
     }
-    check("tiny-qwen2", &options, &golden(&model("tiny-qwen2")));
+    for name in ["tiny-qwen2", "demo"] {
+        check(name, &options, &golden(&model(name)));
+    }
 }
 
 /// The two older golden files were computed from models that were cast to bfloat16 as a whole,

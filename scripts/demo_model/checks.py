@@ -31,7 +31,11 @@ def judge(check, content, calls):
     if check["kind"] == "call":
         chosen = call is not None and call.get("name") == check["call"]["name"]
         yield "tool_choice", chosen
-        yield "arguments", chosen and call.get("arguments") == check["call"]["arguments"]
+        exact = chosen and call.get("arguments") == check["call"]["arguments"]
+        yield "arguments", exact
+        if check["known"]:
+            yield "known_choice", chosen
+            yield "known_arguments", exact
     elif check["kind"] == "answer":
         yield "answer", not calls and all(quoted(value, content) for value in check["values"])
     elif check["kind"] == "refusal":

@@ -4,36 +4,25 @@ import json
 import random
 import re
 
+from invented import invented
+from phrasing import TALK_OPENINGS, dressed, phrasing
 from talk import ERROR_ANSWER, ERRORS, SYSTEMS, TOPICS, UNKNOWN, UNKNOWN_ANSWER
 from tools import ALIKE, CHAINS, KINDS
-from values import draw
+from values import draw, made_up
 
 NO_TOOL = "I cannot do that, I have no tool for it."
-CHOICE = re.compile(r"\[([^\[\]{}]*(?:\{[\w.]+\}[^\[\]{}]*)*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{((?:[12]\.)?[a-z_]+)\}")
-
-
-def choose(rng, text):
-    """Decides all `[a|b]`."""
-    while match := CHOICE.search(text):
-        text = text[: match.start()] + rng.choice(match[1].split("|")) + text[match.end() :]
-    return text
 
 
 def fill(text, slots):
     return SLOT.sub(lambda match: slots.get(match[1], match[0]), text)
 
 
-def phrasing(rng, texts, evaluation):
-    """One of the phrasings of training, or of those that are kept for the evaluation."""
-    return choose(rng, rng.choice([t for i, t in enumerate(texts) if (i % 4 == 3) == evaluation]))
-
-
 class Tool:
     """A kind of tool as one dialogue offers it: one of its names, parameters by one of theirs."""
 
-    def __init__(self, rng, key):
-        self.key, self.kind = key, KINDS[key]
+    def __init__(self, rng, key, kind):
+        self.key, self.kind = key, kind
         self.name = rng.choice(self.kind.names)
         self.names = {p.names[0]: rng.choice(p.names) for p in self.kind.parameters}
         if len(set(self.names.values())) < len(self.names):
@@ -77,15 +66,21 @@ class Tool:
         return fill(text, {k: json.dumps(v)[1:-1] for k, v in slots.items()} if quoted else slots)
 
 
-def offer(rng, keys, count):
-    """The tools of a dialogue: those of `keys` and others that are not like them."""
-    near = set(keys).union(*(group for group in ALIKE if group & set(keys)))
-    others = [key for key in KINDS if key not in near]
-    chosen = list(keys) + rng.sample(others, max(0, count - len(keys)))
-    rng.shuffle(chosen)
-    tools = [Tool(rng, key) for key in chosen]
+def offer(rng, kinds, count, evaluation):
+    """The tools of a dialogue: these kinds and others that are not like them."""
+    near = set(kinds).union(*(group for group in ALIKE if group & set(kinds)))
+    others = rng.sample([key for key in KINDS if key not in near], count)
+    chosen = dict(kinds)
+    for key in others[: max(0, count - len(kinds))]:
+        if rng.random() < 0.2:
+            chosen[f"other {len(chosen)}"] = invented(rng, evaluation)
+        else:
+            chosen[key] = KINDS[key]
+    keys = list(chosen)
+    rng.shuffle(keys)
+    tools = [Tool(rng, key, chosen[key]) for key in keys]
     if len({tool.name for tool in tools}) < len(tools):
-        return offer(rng, keys, count)
+        return offer(rng, kinds, count, evaluation)
     return {tool.key: tool for tool in tools}
 
 
@@ -99,13 +94,19 @@ class Dialogue:
     def user(self, text):
         self.messages.append({"role": "user", "content": text})
 
+    def ask(self, texts, slots):
+        """A request in one of these phrasings."""
+        text = phrasing(self.rng, texts, self.evaluation, lambda: made_up(self.rng))
+        self.user(fill(dressed(self.rng, text), slots))
+
     def assistant(self, thought, content="", call=None, **check):
         message = {"role": "assistant", "content": content}
         if self.thinking:
             message["reasoning_content"] = thought
         if call:
             message["tool_calls"] = [{"type": "function", "function": call}]
-            check = {"kind": "call", "call": call}
+            known = any(t.name == call["name"] and key in KINDS for key, t in self.tools.items())
+            check = {"kind": "call", "call": call, "known": known}
         self.checks[len(self.messages)] = check
         self.messages.append(message)
 
@@ -126,19 +127,22 @@ class Dialogue:
 
     def talk(self):
         texts, answer, words = self.rng.choice(TOPICS)
-        self.user(phrasing(self.rng, texts, self.evaluation))
+        text = phrasing(self.rng, texts, self.evaluation, lambda: made_up(self.rng))
+        self.user(dressed(self.rng, text, TALK_OPENINGS, closings=[""]))
         self.assistant("I can say that without a tool.", answer, kind="talk", words=words)
 
     def unknown(self):
-        text = phrasing(self.rng, UNKNOWN, self.evaluation)
-        self.user(self.drawn(text))
+        text = phrasing(self.rng, UNKNOWN, self.evaluation, lambda: made_up(self.rng))
+        self.user(self.drawn(dressed(self.rng, text)))
         self.assistant("I do not know that.", UNKNOWN_ANSWER, kind="refusal")
 
     def refuse(self, key):
         """A request that only a tool that is not offered could answer."""
-        tool = Tool(self.rng, key)
+        made = self.rng.random() < 0.2
+        kind = invented(self.rng, self.evaluation) if made else KINDS[key]
+        tool = Tool(self.rng, key, kind)
         slots = tool.values(self.rng, self.evaluation)
-        self.user(fill(phrasing(self.rng, tool.kind.asks, self.evaluation), slots))
+        self.ask(tool.kind.asks, slots)
         thought = fill(f"The user wants {tool.kind.goal}. No tool fits.", slots)
         self.assistant(thought, NO_TOOL, kind="refusal")
 
@@ -173,7 +177,7 @@ class Dialogue:
     def one(self, key):
         tool = self.tools[key]
         slots = tool.values(self.rng, self.evaluation)
-        self.user(fill(phrasing(self.rng, tool.kind.asks, self.evaluation), slots))
+        self.ask(tool.kind.asks, slots)
         if self.rng.random() < 0.05:
             return self.fail(tool, slots)
         facts = self.use(tool, slots, tool.kind.goal)
@@ -184,7 +188,7 @@ class Dialogue:
         slots1 = first.values(self.rng, self.evaluation)
         slots2 = second.values(self.rng, self.evaluation)
         slots = {f"1.{k}": v for k, v in slots1.items()} | {f"2.{k}": v for k, v in slots2.items()}
-        self.user(fill(phrasing(self.rng, chain.asks, self.evaluation), slots))
+        self.ask(chain.asks, slots)
         facts = self.use(first, slots1, first.kind.goal, single_line=True)
         fact, parameter = chain.feeds
         slots2[parameter] = facts[fact]
@@ -197,11 +201,11 @@ def turn(rng, dialogue):
     kind = rng.random()
     offered = list(dialogue.tools)
     chains = [c for c in CHAINS if c.first in dialogue.tools and c.second in dialogue.tools]
-    if kind < 0.12:
+    if kind < 0.16:
         dialogue.talk()
-    elif kind < 0.15:
+    elif kind < 0.2:
         dialogue.unknown()
-    elif kind < 0.27 or not offered:
+    elif kind < 0.32 or not offered:
         near = set(offered).union(*(group for group in ALIKE if group & set(offered)))
         dialogue.refuse(rng.choice([key for key in KINDS if key not in near]))
     elif chains and rng.random() < 0.5:
@@ -216,19 +220,23 @@ def dialogue(seed, evaluation=False):
     made = Dialogue(rng, evaluation, thinking=rng.random() < 0.25)
     made.system()
     kind = rng.random()
-    if kind < 0.08:
+    if kind < 0.15:
         rng.choice((made.talk, made.talk, made.talk, made.unknown))()
-        while rng.random() < 0.3:
+        while rng.random() < 0.5:
             made.talk()
         return made
-    if kind < 0.12:
+    if kind < 0.18:
         made.refuse(rng.choice(list(KINDS)))
         return made
-    if kind < 0.34:
+    if kind < 0.36:
         chain = rng.choice(CHAINS)
-        made.tools = offer(rng, [chain.first, chain.second], rng.choice((2, 2, 3, 4)))
+        kinds, count = {key: KINDS[key] for key in (chain.first, chain.second)}, (2, 2, 3, 4)
+    elif kind < 0.5:
+        kinds, count = {"invented": invented(rng, evaluation)}, (1, 2, 3, 4)
     else:
-        made.tools = offer(rng, [rng.choice(list(KINDS))], rng.choice((1, 1, 2, 2, 3, 3, 4)))
+        key = rng.choice(list(KINDS))
+        kinds, count = {key: KINDS[key]}, (1, 1, 2, 2, 3, 3, 4)
+    made.tools = offer(rng, kinds, rng.choice(count), evaluation)
     turn(rng, made)
     while rng.random() < 0.45 and len(made.messages) < 14:
         turn(rng, made)

@@ -189,8 +189,7 @@ class Run:
                 losses, shown, wall = [], self.at["tokens"], time.monotonic()
             if self.at["step"] % args.evaluate == 0 or done:
                 held = time.monotonic()
-                count = 500 if done else args.dialogues
-                self.log(score=score(self.model, self.encoder, count))
+                self.log(score=score(self.model, self.encoder, args.dialogues))
                 wall += time.monotonic() - held
                 cpu = time.process_time()
             if time.monotonic() - saved > 180 or done:
@@ -204,7 +203,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tokens", type=float, default=30e6, help="length of the whole run")
+    parser.add_argument("--tokens", type=float, default=24e6, help="length of the whole run")
     parser.add_argument("--batch", type=int, default=8192, help="tokens in a step")
     parser.add_argument("--lr", type=float, default=0.02, help="of the matrices")
     parser.add_argument("--adam-lr", type=float, default=0.003, help="of everything else")

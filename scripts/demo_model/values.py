@@ -80,6 +80,11 @@ def word(rng):
     return rng.choice(rng.choice((STEMS, NOUNS, ADJECTIVES, DIRS)))
 
 
+def obscure(rng):
+    """A word that has nothing to do with what the model knows."""
+    return made_up(rng) if rng.random() < 0.6 else rng.choice(NOUNS)
+
+
 def integer(rng):
     return str(rng.randrange(10 ** rng.randint(1, 5)))
 
@@ -241,7 +246,7 @@ def pick(options):
 
 
 OPEN = dict(
-    word=word, integer=integer, number=number, file=file, directory=directory, path=path, city=city,
+    word=word, obscure=obscure, integer=integer, number=number, file=file, directory=directory, path=path, city=city,
     person=person, full_name=full_name, host=host, email=email, url=url, command=command,
     identifier=identifier, ticker=ticker, date=date, clock=clock, phrase=phrase, title=title,
     lines=lines, output=output, files=files, phone=phone, decimal=decimal,

@@ -1,14 +1,14 @@
-//! The tiny checkpoint that the binary carries, so that the first command needs nothing.
+//! The demo model, which the binary carries so that the first command needs nothing.
 
 use baton_node::exit::{Exit, Failure};
 use std::path::{Path, PathBuf};
 
 /// Its name in the API.
-pub(crate) const NAME: &str = "tiny-qwen3";
+pub(crate) const NAME: &str = "baton-demo";
 
 macro_rules! files {
     ($($file:literal),* $(,)?) => {
-        [$(($file, include_bytes!(concat!("../../tests/models/tiny-qwen3/", $file)).as_slice())),*]
+        [$(($file, include_bytes!(concat!("../../models/demo/", $file)).as_slice())),*]
     };
 }
 

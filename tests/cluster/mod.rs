@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// The program under test.
 pub(crate) const BATON: &str = env!("CARGO_BIN_EXE_baton");
+/// What the model in the binary is called.
+pub(crate) const DEMO: &str = "baton-demo";
 /// How long anything that is waited for may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 fn checkpoint(name: &str) -> (Arc<TextModel>, Json) {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/models").join(name);
+    let models = if name == "demo" { "../models" } else { "../tests/models" };
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(models).join(name);
     let golden = std::fs::read(dir.join("golden.json")).expect("golden.json");
     let model = TextModel::load(&dir).expect("the checkpoint loads");
     (Arc::new(model), serde_json::from_slice(&golden).expect("golden.json is JSON"))
@@ -80,6 +81,11 @@ fn tiny_llama_agrees_with_transformers() {
 #[test]
 fn tiny_qwen3_agrees_with_transformers() {
     agrees("tiny-qwen3");
+}
+
+#[test]
+fn the_demo_model_agrees_with_transformers() {
+    agrees("demo");
 }
 
 #[test]

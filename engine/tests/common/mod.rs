@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The checkpoints in the repository.
 pub(crate) fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models").join(name)
+    let models = if name == "demo" { "../models" } else { "../tests/models" };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(models).join(name)
 }
 
 /// An engine with an arena and a pool to run on.
