@@ -59,17 +59,17 @@ fn markers() -> Vec<Json> {
     ]
 }
 
-/// Tokenizers, and where their texts are cut: at markers, inside.
-fn tokenizers() -> Vec<(&'static str, Spec, bool, bool)> {
+/// A tokenizer, and where its texts are cut: at markers, inside.
+type Case = (&'static str, Spec, bool, bool);
+
+fn tokenizers() -> Vec<Case> {
+    let mut all = by_pre_tokenizer();
+    all.extend(by_added_tokens());
+    all
+}
+
+fn by_pre_tokenizer() -> Vec<Case> {
     let spec = |pre_tokenizer| Spec { pre_tokenizer, ..Spec::default() };
-    let with = |pre_tokenizer, more: &[(&str, &[&str])]| {
-        let more = more.iter().map(|(content, flags)| added(content, flags));
-        Spec {
-            pre_tokenizer,
-            added: markers().into_iter().chain(more).collect(),
-            ..Spec::default()
-        }
-    };
     let normalized = |pre_tokenizer, normalizer: Json| Spec { normalizer, ..spec(pre_tokenizer) };
     let nfc = || json!({"type": "NFC"});
     let prepend = json!({"type": "Sequence", "normalizers": [
@@ -110,6 +110,19 @@ fn tokenizers() -> Vec<(&'static str, Spec, bool, bool)> {
             true,
             false,
         ),
+    ]
+}
+
+fn by_added_tokens() -> Vec<Case> {
+    let with = |pre_tokenizer, more: &[(&str, &[&str])]| {
+        let more = more.iter().map(|(content, flags)| added(content, flags));
+        Spec {
+            pre_tokenizer,
+            added: markers().into_iter().chain(more).collect(),
+            ..Spec::default()
+        }
+    };
+    vec![
         (
             "longer markers",
             with(sequence(&[QWEN]), &[("<|im_end|>>", &[]), ("d<|im_", &[])]),
@@ -133,7 +146,12 @@ fn tokenizers() -> Vec<(&'static str, Spec, bool, bool)> {
             true,
         ),
         ("ordinary blanks", with(gpt2(), &[("s of", &["ordinary", "normalized"])]), true, false),
-        ("dropout", Spec { dropout: Some(0.5), ..spec(gpt2()) }, false, false),
+        (
+            "dropout",
+            Spec { dropout: Some(0.5), pre_tokenizer: gpt2(), ..Spec::default() },
+            false,
+            false,
+        ),
     ]
 }
 

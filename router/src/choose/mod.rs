@@ -16,7 +16,7 @@ mod learn;
 mod lengths;
 mod policy;
 #[cfg(test)]
-mod seeded;
+mod seeded_tests;
 
 pub use cost::Terms;
 pub use explain::{Considered, Explanation};

@@ -1,6 +1,6 @@
 //! What holds for every cluster: clusters are drawn from a seed, and changed in one respect.
 
-use super::seeded::{Draws, rounds};
+use super::seeded_tests::{Draws, rounds};
 use super::tests::RULES;
 use super::*;
 use std::collections::HashMap;
