@@ -143,7 +143,7 @@ fn lookups(count: usize) {
             let world = Rc::clone(&world);
             move || {
                 let mut world = world.borrow_mut();
-                for _ in 0..world.chance.below(4).min(world.acts) {
+                if world.acts > 0 && world.chance.below(3) == 0 {
                     world.acts -= 1;
                     world.act();
                 }

@@ -259,7 +259,10 @@ impl Shared {
         }
         meanwhile();
         let found = probes.into_iter().take(count);
-        found.map(move |probe| self.table.find(&probe, &self.rows))
+        found.map(move |probe| {
+            meanwhile();
+            self.table.find(&probe, &self.rows)
+        })
     }
 
     /// Leaves in `found` all workers that hold the beginning.
@@ -383,6 +386,9 @@ impl Shared {
         wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
         if guessed {
             wanted[begin..].sort_unstable();
+            // A block that is looked up twice may have other holders the second time, and a gap
+            // between it and itself would never close.
+            wanted.dedup();
         }
     }
 
@@ -402,6 +408,7 @@ impl Shared {
             meanwhile();
             let (mut missed, mut count) = ([0; BATCH], 0);
             for &Wanted { at, guess } in batch {
+                meanwhile();
                 let name = group.name(&chain[at]);
                 let found = Some(guess).filter(|guess| *guess != 0);
                 let found = found.and_then(|guess| self.table.find_at(name, guess, &self.rows));
