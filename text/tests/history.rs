@@ -133,16 +133,20 @@ fn follow(name: &str, model: &TextModel, chance: &mut Chance) {
     };
     let (mut renderings, mut reused, mut tokens) = (0, 0, 0);
     for _ in 0..common::times(100, 2000) {
+        let before = chat.clone();
         change(&mut chat, chance);
-        // Some templates refuse some orders of roles.
-        let Ok(rendered) = model.render(&chat) else { continue };
+        // Some templates refuse some orders of roles; then it did not happen.
+        let Ok(rendered) = model.render(&chat) else {
+            chat = before;
+            continue;
+        };
         renderings += 1;
         let mut ids: Vec<TokenId> = Vec::new();
         for segment in model.segments(&rendered, 0).expect("segments") {
             let segment = segment.text;
-            if let Some(segment) = known.get(segment) {
-                reused += segment.len();
-                ids.extend_from_slice(segment);
+            if let Some(known) = known.get(segment) {
+                reused += known.len();
+                ids.extend_from_slice(known);
             } else {
                 let new = model.encode_rendered(segment).expect("ids");
                 ids.extend_from_slice(&new);

@@ -138,9 +138,11 @@ fn normalized_tokens_are_calm(tokenizer: &Tokenizer) -> bool {
         |(id, token)| {
             let matched = added.simple_id_to_token(*id).unwrap_or_default();
             let blank = |text: &str| text.contains(char::is_whitespace);
-            !(token.lstrip || token.rstrip || token.single_word)
-                && !blank(&token.content)
-                && !blank(&matched)
+            !(token.lstrip
+                || token.rstrip
+                || token.single_word
+                || blank(&token.content)
+                || blank(&matched))
         },
     )
 }

@@ -113,9 +113,12 @@ impl Cuts {
 /// Whether a text may be cut before this token.
 fn is_cut(token: &AddedToken, neighbours_matter: bool) -> bool {
     let stops = |c: Option<char>| {
-        c.is_some_and(|c| match neighbours_matter {
-            true => c.is_ascii_punctuation() && c != '_',
-            false => !c.is_whitespace(),
+        c.is_some_and(|c| {
+            if neighbours_matter {
+                c.is_ascii_punctuation() && c != '_'
+            } else {
+                !c.is_whitespace()
+            }
         })
     };
     let (first, last) = (token.content.chars().next(), token.content.chars().next_back());

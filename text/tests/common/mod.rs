@@ -24,6 +24,8 @@ pub const DEEPSEEK: [&str; 3] = [
 
 /// What a tokenizer is made of.
 pub struct Spec {
+    /// `BPE`, `Unigram` or `WordPiece`.
+    pub kind: &'static str,
     pub normalizer: Json,
     pub pre_tokenizer: Json,
     pub added: Vec<Json>,
@@ -38,6 +40,7 @@ impl Default for Spec {
                    "lstrip": false, "rstrip": false, "single_word": false})
         };
         Self {
+            kind: "BPE",
             normalizer: Json::Null,
             pre_tokenizer: gpt2(),
             added: ["<|im_start|>", "<|im_end|>"].map(marker).to_vec(),
@@ -79,6 +82,27 @@ const CORPUS: &[&str] = &[
     "assistant\nuser\n  of words \n of words\t\tword  word   word    word of words of words",
 ];
 
+/// A model with the vocabulary of a BPE, whose first piece is what is unknown.
+fn other_model(kind: &str, vocab: &Json) -> Json {
+    let mut pieces: Vec<(&str, u64)> = vocab
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(p, id)| (p.as_str(), id.as_u64().unwrap()))
+        .collect();
+    pieces.sort_by_key(|(_, id)| *id);
+    match kind {
+        "Unigram" => {
+            // Longer pieces came later, and are preferred.
+            let scored = |(piece, id): &(&str, u64)| json!([piece, *id as f64 / 1000.0 - 4.0]);
+            let vocab: Vec<Json> = pieces.iter().map(scored).collect();
+            json!({"type": kind, "unk_id": 0, "vocab": vocab, "byte_fallback": false})
+        }
+        _ => json!({"type": kind, "unk_token": pieces[0].0, "continuing_subword_prefix": "",
+                    "max_input_chars_per_word": 100, "vocab": vocab}),
+    }
+}
+
 /// The text side of a checkpoint with this tokenizer, trained here.
 pub fn model(spec: &Spec) -> TextModel {
     let bytes = spec.pre_tokenizer.to_string().contains("ByteLevel");
@@ -98,6 +122,9 @@ pub fn model(spec: &Spec) -> TextModel {
     tokenizer.add_tokens(added).unwrap();
     let mut whole: Json = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
     whole["model"]["dropout"] = json!(spec.dropout);
+    if spec.kind != "BPE" {
+        whole["model"] = other_model(spec.kind, &whole["model"]["vocab"]);
+    }
     whole["decoder"] = json!({"type": if bytes { "ByteLevel" } else { "Fuse" }});
     if bytes {
         whole["decoder"] = gpt2();
