@@ -122,7 +122,7 @@ impl Intake {
         let mut encoded = encoded.map_err(|error| error.to_string())?;
         stages.encode = lap();
         let salt = Salt { tenant: &request.tenant, public_blocks: 0 };
-        let chain = self.prompts.chain(&self.model, &salt, &mut encoded);
+        let chain = encoded.chain(&self.model, &salt);
         stages.hash = lap();
         self.prompts.keep(&self.model, &request.tenant, rendered, &encoded, &chain);
         stages.keep = lap();

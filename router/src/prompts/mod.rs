@@ -131,18 +131,6 @@ impl Prompts {
         self.segments.insert(key, Arc::new(segment), weight);
     }
 
-    /// The hashes of the whole blocks of a prompt.
-    pub(crate) fn chain(
-        &self,
-        model: &Model,
-        salt: &Salt<'_>,
-        encoded: &mut Encoded,
-    ) -> Vec<SequenceHash> {
-        let known = std::mem::take(&mut encoded.known);
-        let block_tokens = model.description.block_tokens as usize;
-        model.root.continued(salt, block_tokens, &encoded.ids, known)
-    }
-
     /// Keeps a prompt for those that extend it.
     pub(crate) fn keep(
         &self,
@@ -168,6 +156,13 @@ impl Encoded {
     /// A prompt whose ids the client has sent: nothing was known.
     pub(crate) fn given(ids: Vec<TokenId>) -> Self {
         Self { ids, ..Self::default() }
+    }
+
+    /// The hashes of the whole blocks of a prompt.
+    pub(crate) fn chain(&mut self, model: &Model, salt: &Salt<'_>) -> Vec<SequenceHash> {
+        let known = std::mem::take(&mut self.known);
+        let block_tokens = model.description.block_tokens as usize;
+        model.root.continued(salt, block_tokens, &self.ids, known)
     }
 
     /// Puts before a text what the model wants there; whether it wants anything.

@@ -43,7 +43,7 @@ fn check(
 ) -> Encoded {
     let mut encoded = prompts.encode(text, model, tenant, prompt).unwrap();
     assert!(encoded.ids == text.encode_rendered(prompt).unwrap(), "other ids");
-    let chain = prompts.chain(model, &salt(tenant), &mut encoded);
+    let chain = encoded.chain(model, &salt(tenant));
     prompts.keep(model, tenant, prompt.to_owned(), &encoded, &chain);
     assert!(chain == model.root.chain(&salt(tenant), BLOCK_TOKENS, &encoded.ids), "another chain");
     encoded
@@ -165,7 +165,7 @@ fn tenants_learn_nothing_from_each_other() {
     let (text, model) = (qwen(), model(1));
     let prompts = Prompts::new(16 << 20);
     let prompt = "<|im_start|>user\nthe secret plan<|im_end|>";
-    let words: String = (0..1000).map(|n| format!("word {n} of ")).collect();
+    let words = "word of many words ".repeat(1000);
     // Too short to be kept as a whole, and not.
     for prompt in [prompt, &format!("{prompt}{words}<|im_end|>")] {
         for name in ["acme", "evil"] {
@@ -196,7 +196,7 @@ fn a_beginning_of_text_shifts_the_chain() {
         assert!(with.add_prefix(&text));
         assert_eq!(with.ids, text.encode(&rendered, true).unwrap());
         assert_eq!(with.ids.len(), bare + 1);
-        let chain = prompts.chain(&model, &salt(&tenant), &mut with);
+        let chain = with.chain(&model, &salt(&tenant));
         assert_eq!(chain, model.root.chain(&salt(&tenant), BLOCK_TOKENS, &with.ids));
     }
 }

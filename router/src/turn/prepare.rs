@@ -77,7 +77,7 @@ pub(crate) fn prepare(
     request.stop.max_tokens = request.stop.max_tokens.min(room);
     request.stop.min_tokens = request.stop.min_tokens.min(request.stop.max_tokens);
     let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
-    let chain = basis.prompts.chain(&model, &salt, &mut encoded);
+    let chain = encoded.chain(&model, &salt);
     if let Some(rendered) = rendered {
         basis.prompts.keep(&model, &request.tenant, rendered, &encoded, &chain);
     }
