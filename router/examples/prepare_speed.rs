@@ -144,7 +144,7 @@ fn ms(times: &[Duration]) -> (f64, f64) {
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = cpu();
     let result = work();
-    (result, cpu() - start)
+    (result, cpu().saturating_sub(start))
 }
 
 /// Processor time of this thread.
