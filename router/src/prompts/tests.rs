@@ -165,7 +165,7 @@ fn tenants_learn_nothing_from_each_other() {
     let (text, model) = (qwen(), model(1));
     let prompts = Prompts::new(16 << 20);
     let prompt = "<|im_start|>user\nthe secret plan<|im_end|>";
-    let words = "word of many words ".repeat(1000);
+    let words = (0..1000).map(|n| format!("word {n} of ")).collect::<Vec<_>>().concat();
     // Too short to be kept as a whole, and not.
     for prompt in [prompt, &format!("{prompt}{words}<|im_end|>")] {
         for name in ["acme", "evil"] {
