@@ -150,12 +150,12 @@ async fn every_path_agrees(model: &str) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_paths_agree_on_llama() {
     every_path_agrees("tiny-llama").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_paths_agree_on_qwen3() {
     every_path_agrees("tiny-qwen3").await;
 }

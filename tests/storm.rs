@@ -141,7 +141,7 @@ fn seed() -> u64 {
     seed
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_storm_over_every_path() {
     let seed = seed();
     let count = scaled(1_200, 4_000);
@@ -157,7 +157,7 @@ async fn cluster_storm_over_every_path() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_storm_with_a_killed_and_a_frozen_prefill_worker() {
     let seed = seed();
     let count = scaled(1_000, 4_000);
@@ -188,7 +188,7 @@ async fn cluster_storm_with_a_killed_and_a_frozen_prefill_worker() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_storm_with_a_killed_decode_worker() {
     let seed = seed();
     let count = scaled(1_000, 4_000);
