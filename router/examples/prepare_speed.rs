@@ -11,14 +11,15 @@ use baton_router::intake::{Intake, Stages};
 use baton_text::TextModel;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value as Json, json};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Earlier prompts are kept in so many bytes: the router's default.
 const CACHE_BYTES: usize = 256 << 20;
-/// Bytes of a tool's result.
-const RESULT_BYTES: usize = 2400;
+/// Bytes of a tool's result; with the call and the markers, some 700 new tokens of the tiny model.
+const RESULT_BYTES: usize = 1700;
 /// So many turns are prepared from scratch, too.
 const SCRATCH_TURNS: usize = 5;
 
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let model = args.next().map_or_else(|| root.join("tests/models/tiny-qwen3"), PathBuf::from);
-    let kib: usize = args.next().map_or(Ok(340), |arg| arg.parse())?;
+    let kib: usize = args.next().map_or(Ok(215), |arg| arg.parse())?;
     let turns: usize = args.next().map_or(Ok(41), |arg| arg.parse())?;
     let source = sources(&root, (kib << 10) + turns * 4096)?;
 
@@ -46,11 +47,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut found = Found::default();
     let warm = intake(CACHE_BYTES)?;
     warm.take(&first)?;
-    let mut all = Vec::with_capacity(turns);
+    // Of the others only the counts are kept: a router's turns end, and their memory is used again.
+    let mut last = VecDeque::with_capacity(SCRATCH_TURNS);
     for body in &bodies {
         let (taken, spent) = timed(|| warm.take(body));
+        let taken = taken?;
         found.total.push(spent);
-        all.push(taken?);
+        found.new.push(taken.ids.len() - taken.reused_tokens);
+        found.tokens.push(taken.ids.len());
+        if last.len() == SCRATCH_TURNS {
+            last.pop_front();
+        }
+        last.push_back(taken);
     }
     let staged = intake(CACHE_BYTES)?;
     staged.take(&first)?;
@@ -58,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         found.stages.push(staged.stages(body, cpu)?.1);
     }
     let cold = intake(0)?;
-    for (body, taken) in bodies.iter().zip(&all).rev().take(SCRATCH_TURNS) {
+    for (body, taken) in bodies.iter().rev().zip(last.iter().rev()) {
         let (scratch, spent) = timed(|| cold.take(body));
         let scratch = scratch?;
         found.scratch.push(spent);
@@ -74,8 +82,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         found.chain.push(cold.stages(body, cpu)?.1.hash);
         found.rendered_bytes = found.rendered_bytes.max(rendered.len());
     }
-    found.new = all.iter().map(|taken| taken.ids.len() - taken.reused_tokens).collect();
-    found.tokens = all.last().map_or(0, |taken| taken.ids.len());
     found.body_bytes = bodies.last().map_or(0, Vec::len);
     found.print();
     Ok(())
@@ -90,7 +96,7 @@ struct Found {
     whole: Vec<Duration>,
     chain: Vec<Duration>,
     new: Vec<usize>,
-    tokens: usize,
+    tokens: Vec<usize>,
     body_bytes: usize,
     rendered_bytes: usize,
 }
@@ -100,15 +106,13 @@ impl Found {
         let stage =
             |of: fn(&Stages) -> Duration| ms(&self.stages.iter().map(of).collect::<Vec<_>>());
         let (p50, max) = ms(&self.total);
-        let mut new = self.new.clone();
-        new.sort_unstable();
+        let (new, tokens) = (middle(&self.new), middle(&self.tokens));
         let row = |name: &str, (p50, max): (f64, f64)| eprintln!("{name:28}{p50:9.3}{max:9.3}");
         eprintln!(
-            "{} KiB of text in a body of {}, {} tokens, {} of them new\n\n{:28}{:>9}{:>9}  ms",
+            "medians: {tokens} tokens, {new} of them new; at the end {} KiB of text in a body of {}\n\n\
+             {:28}{:>9}{:>9}  ms",
             self.rendered_bytes >> 10,
             self.body_bytes >> 10,
-            self.tokens,
-            new[new.len() / 2],
             "",
             "median",
             "max"
@@ -123,14 +127,23 @@ impl Found {
         row("from scratch: hash", ms(&self.chain));
         row("from scratch: all", ms(&self.scratch));
         let line = json!({
-            "text_bytes": self.rendered_bytes, "body_bytes": self.body_bytes, "tokens": self.tokens, "new_tokens_p50": new[new.len() / 2],
-            "cpu_p50_ms": p50, "cpu_max_ms": max, "parse_p50_ms": stage(|s| s.parse).0,
-            "render_p50_ms": stage(|s| s.render).0, "encode_p50_ms": stage(|s| s.encode).0,
-            "keep_p50_ms": stage(|s| s.keep).0, "hash_p50_ms": stage(|s| s.hash).0, "scratch_encode_p50_ms": ms(&self.whole).0,
-            "scratch_hash_p50_ms": ms(&self.chain).0, "scratch_p50_ms": ms(&self.scratch).0,
+            "text_bytes": self.rendered_bytes, "body_bytes": self.body_bytes,
+            "tokens_p50": tokens, "new_tokens_p50": new,
+            "cpu_p50_ms": p50, "cpu_max_ms": max,
+            "parse_p50_ms": stage(|s| s.parse).0, "render_p50_ms": stage(|s| s.render).0,
+            "encode_p50_ms": stage(|s| s.encode).0, "hash_p50_ms": stage(|s| s.hash).0,
+            "keep_p50_ms": stage(|s| s.keep).0,
+            "scratch_encode_p50_ms": ms(&self.whole).0, "scratch_hash_p50_ms": ms(&self.chain).0,
+            "scratch_p50_ms": ms(&self.scratch).0,
         });
         println!("{line}");
     }
+}
+
+fn middle(counts: &[usize]) -> usize {
+    let mut counts = counts.to_vec();
+    counts.sort_unstable();
+    counts.get(counts.len() / 2).copied().unwrap_or_default()
 }
 
 /// Median and maximum in milliseconds.
