@@ -7,11 +7,10 @@
 use crate::sim::chance::Chance;
 use crate::stats::Sample;
 use baton_node::clock::{Clock, Monotonic};
-use baton_node::config::Threshold;
 use baton_node::exit::{Exit, Failure};
 use baton_proto::ids::WorkerId;
-use baton_router::choose::{Ask, Fleet, Load, PolicyName, Role, Rules};
-use baton_router::config::AssumedConfig;
+use baton_router::choose::{Ask, Fleet, Load, PolicyName, Role};
+use baton_router::config::{AssumedConfig, PlacementConfig};
 use clap::Args;
 use serde_json::json;
 use std::hint::black_box;
@@ -107,8 +106,7 @@ fn to_json(args: &ChooseArgs, rows: &[Row]) -> serde_json::Value {
 
 fn time(mut case: Case, policy: PolicyName, choices: u32) -> Sample {
     let clock = Monotonic::process();
-    let rules =
-        Rules { disaggregate_min_blocks: Threshold::At(4), local_harm: 0.25, eviction_weight: 0.1 };
+    let rules = PlacementConfig::default().rules();
     let policy = policy.policy();
     let mut micros = Vec::with_capacity(choices as usize);
     let turns = case.turns.iter().cycle();

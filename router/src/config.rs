@@ -247,7 +247,8 @@ impl Default for DecisionsConfig {
 }
 
 impl PlacementConfig {
-    pub(crate) fn rules(&self) -> Rules {
+    /// The part of it that the choice takes.
+    pub fn rules(&self) -> Rules {
         Rules {
             disaggregate_min_blocks: self.disaggregate_min_blocks,
             local_harm: self.local_harm,

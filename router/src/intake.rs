@@ -6,7 +6,7 @@ use crate::cluster::Model;
 use crate::config::Config;
 use crate::prompts::Prompts;
 use crate::service;
-use crate::turn::{Basis, prepare};
+use crate::turn::{Basis, PUBLIC_BLOCKS, prepare};
 use baton_kv::hash::{ChainRoot, Salt};
 use baton_proto::ids::{RequestId, SequenceHash, TenantId, TokenId};
 use baton_proto::internal::ModelDescription;
@@ -121,7 +121,7 @@ impl Intake {
         let encoded = self.prompts.encode(&self.text, &self.model, &request.tenant, &rendered);
         let mut encoded = encoded.map_err(|error| error.to_string())?;
         stages.encode = lap();
-        let salt = Salt { tenant: &request.tenant, public_blocks: 0 };
+        let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
         let chain = encoded.chain(&self.model, &salt);
         stages.hash = lap();
         self.prompts.keep(&self.model, &request.tenant, rendered, &encoded, &chain);

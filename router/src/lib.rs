@@ -21,6 +21,8 @@ mod placing;
 mod prompts;
 mod retry;
 mod scrape;
+#[cfg(test)]
+mod seeded_tests;
 mod service;
 mod text_pool;
 mod turn;

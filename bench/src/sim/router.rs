@@ -10,6 +10,7 @@ use baton_kv::index::{Index, IndexConfig};
 use baton_node::config::Threshold;
 use baton_proto::ids::{EventSeq, Incarnation, WorkerId};
 use baton_router::choose::{Ask, Assumed, Charge, Fleet, Line, Load, Own, Role, Rules};
+use baton_router::config::PlacementConfig;
 use baton_transfer::sim::NodeId;
 use baton_worker::blocks::GROUP;
 use std::collections::BTreeMap;
@@ -124,8 +125,7 @@ impl Router {
         };
         let rules = Rules {
             disaggregate_min_blocks: Threshold::At(scenario.disaggregate_min_blocks),
-            local_harm: 0.25,
-            eviction_weight: 0.1,
+            ..PlacementConfig::default().rules()
         };
         let tried: Vec<_> = request.tried.iter().copied().map(WorkerId).collect();
         let plan = self.fleet.choose(scenario.policy.policy(), &ask, &rules, held, &tried)?;

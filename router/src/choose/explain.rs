@@ -63,13 +63,7 @@ impl Fleet {
         held: impl IntoIterator<Item = (WorkerId, usize)>,
         tried: &[WorkerId],
     ) -> Option<Explanation> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        self.prepare(&mut scratch, ask, held, tried);
-        let plan = self.decide(policy, ask, rules, &mut scratch);
-        let case = Case::new(self, ask, rules, &scratch);
-        let explanation = plan.map(|plan| explain(policy, &case, plan));
-        self.scratch = scratch;
-        explanation
+        self.decided(policy, (ask, rules), held, tried, |case, plan| explain(policy, case, plan))
     }
 }
 

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn whatever_is_observed_more_never_takes_less() {
-        let mut state = crate::choose::seeded_tests::Draws::announced();
+        let mut state = crate::seeded_tests::Draws::announced();
         for _ in 0..2000 {
             let mut learner = Learner::new(ASSUMED);
             for _ in 0..state.below(40) {

@@ -15,8 +15,6 @@ mod kv_aware;
 mod learn;
 mod lengths;
 mod policy;
-#[cfg(test)]
-mod seeded_tests;
 
 pub use cost::Terms;
 pub use explain::{Considered, Explanation};
@@ -130,11 +128,24 @@ impl Fleet {
         held: impl IntoIterator<Item = (WorkerId, usize)>,
         tried: &[WorkerId],
     ) -> Option<Plan> {
+        self.decided(policy, (ask, rules), held, tried, |_, plan| plan)
+    }
+
+    /// Decides, and makes something of the decision and of what it was made from.
+    fn decided<T>(
+        &mut self,
+        policy: &dyn Policy,
+        (ask, rules): (&Ask, &Rules),
+        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        tried: &[WorkerId],
+        make: impl FnOnce(&Case<'_>, Plan) -> T,
+    ) -> Option<T> {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.prepare(&mut scratch, ask, held, tried);
         let plan = self.decide(policy, ask, rules, &mut scratch);
+        let made = plan.map(|plan| make(&Case::new(self, ask, rules, &scratch), plan));
         self.scratch = scratch;
-        plan
+        made
     }
 
     /// Notes who holds what, and who may be chosen: those with room, or all where none has any.
@@ -298,7 +309,7 @@ fn scatter(spread: u64, worker: WorkerId) -> u64 {
 }
 
 /// The finaliser of SplitMix64.
-fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

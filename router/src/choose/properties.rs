@@ -1,8 +1,8 @@
 //! What holds for every cluster: clusters are drawn from a seed, and changed in one respect.
 
-use super::seeded_tests::{Draws, rounds};
 use super::tests::RULES;
 use super::*;
+use crate::seeded_tests::{Draws, rounds};
 use std::collections::HashMap;
 
 const BLOCK: usize = 16;

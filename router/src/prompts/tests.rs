@@ -1,10 +1,11 @@
 //! Whatever is remembered, forgotten or mistaken for something else by its hash: ids and hashes are
 //! those of a prompt that is prepared from scratch. `BATON_SEED` replays a run, `BATON_LONG` makes
-//! twenty times as many turns.
+//! forty times as many turns.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::seeded_tests::{Draws, rounds};
 use baton_kv::hash::ChainRoot;
 use baton_proto::internal::ModelDescription;
 use std::path::PathBuf;
@@ -49,66 +50,50 @@ fn check(
     encoded
 }
 
-/// Numbers from a seed (SplitMix64).
-struct Chance(u64);
+fn message(draws: &mut Draws) -> String {
+    const PIECES: [&str; 10] =
+        ["a word", " it's", "\n", "  ", "<|im_", "漢字", "e\u{301}", "12345", ".\n\n", "<think>"];
+    let role = ["system", "user", "assistant"][draws.place(3)];
+    let words: String = (0..draws.place(60)).map(|_| PIECES[draws.place(10)]).collect();
+    let long =
+        if draws.place(4) == 0 { " and so on".repeat(draws.place(600)) } else { String::new() };
+    format!("<|im_start|>{role}\n{words}{long}<|im_end|>\n")
+}
 
-impl Chance {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
+/// What happens to a history.
+fn change(draws: &mut Draws, messages: &mut Vec<String>) {
+    let at = draws.place(messages.len());
+    match draws.place(10) {
+        0 => messages[at] = message(draws),
+        1 => messages[0] = messages[0].replacen('\n', "\n!", 1),
+        2 => drop(messages.remove(at)),
+        3 => messages.insert(at, message(draws)),
+        4 => messages.truncate(at),
+        _ => messages.push(message(draws)),
     }
-
-    fn message(&mut self) -> String {
-        const PIECES: [&str; 10] = [
-            "a word", " it's", "\n", "  ", "<|im_", "漢字", "e\u{301}", "12345", ".\n\n", "<think>",
-        ];
-        let role = ["system", "user", "assistant"][self.below(3)];
-        let words: String = (0..self.below(60)).map(|_| PIECES[self.below(10)]).collect();
-        let long =
-            if self.below(4) == 0 { " and so on".repeat(self.below(600)) } else { String::new() };
-        format!("<|im_start|>{role}\n{words}{long}<|im_end|>\n")
-    }
-
-    /// What happens to a history.
-    fn change(&mut self, messages: &mut Vec<String>) {
-        let at = self.below(messages.len());
-        match self.below(10) {
-            0 => messages[at] = self.message(),
-            1 => messages[0] = messages[0].replacen('\n', "\n!", 1),
-            2 => drop(messages.remove(at)),
-            3 => messages.insert(at, self.message()),
-            4 => messages.truncate(at),
-            _ => messages.push(self.message()),
-        }
-        if messages.is_empty() || messages.len() > 40 {
-            *messages = vec![self.message()];
-        }
+    if messages.is_empty() || messages.len() > 40 {
+        *messages = vec![message(draws)];
     }
 }
 
 #[test]
 fn a_prompt_is_what_it_is_from_scratch() {
-    let seed = std::env::var("BATON_SEED").map_or(3, |seed| seed.parse().unwrap());
-    println!("BATON_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut draws = Draws::announced_or(3);
     let text = qwen();
     let models = [model(1), model(2)];
     let tenants = [tenant("acme"), tenant("evil")];
     // Plenty of room; little; and hashes of so few bits that they mean nothing.
     for (bytes_max, mask) in [(64 << 20, u64::MAX), (60_000, u64::MAX), (1 << 20, 3), (0, 0)] {
         let prompts = Prompts { mask, ..Prompts::new(bytes_max) };
-        let mut histories = vec![vec![chance.message()]; 4];
+        let mut histories = vec![vec![message(&mut draws)]; 4];
         let (mut reused, mut tokens, mut extended) = (0, 0, 0);
-        for _ in 0..if std::env::var_os("BATON_LONG").is_some() { 4000 } else { 200 } {
-            let history = chance.below(histories.len());
-            chance.change(&mut histories[history]);
+        for _ in 0..rounds(200) {
+            let history = draws.place(histories.len());
+            change(&mut draws, &mut histories[history]);
             let prompt = histories[history].concat() + "<|im_start|>assistant\n";
             // Models change rarely.
-            let model = &models[usize::from(chance.below(20) == 0)];
-            let encoded = check(&prompts, &text, model, &tenants[chance.below(2)], &prompt);
+            let model = &models[usize::from(draws.place(20) == 0)];
+            let encoded = check(&prompts, &text, model, &tenants[draws.place(2)], &prompt);
             reused += encoded.reused;
             tokens += encoded.ids.len();
             extended += usize::from(encoded.extended.is_some());

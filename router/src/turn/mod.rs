@@ -7,7 +7,7 @@ mod prepare;
 mod report;
 
 pub(crate) use answer::{AnswerToken, Delta};
-pub(crate) use prepare::{Basis, Prepared, prepare};
+pub(crate) use prepare::{Basis, PUBLIC_BLOCKS, Prepared, prepare};
 pub(crate) use report::Summary;
 
 use crate::choose::Observed;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Number of leading blocks that tenants share; nothing is declared public yet.
-const PUBLIC_BLOCKS: u32 = 0;
+pub(crate) const PUBLIC_BLOCKS: u32 = 0;
 
 /// A request that can be placed, again and again if need be.
 pub(crate) struct Prepared {
