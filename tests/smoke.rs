@@ -193,6 +193,58 @@ async fn cluster_frees_everything_when_clients_leave() {
 }
 
 #[tokio::test]
+async fn cluster_explains_where_a_request_would_go_and_starts_nothing() {
+    let cluster = Cluster::start(&["--engine", "witness", "--decode", "2"]);
+    let client = cluster.client();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("request.json");
+    let explain = |arguments: &[&str]| {
+        let command = Command::new(BATON)
+            .args(["explain", "--url", cluster.url()])
+            .arg(&file)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (command.status.code(), text(command.stdout), text(command.stderr))
+    };
+    let prompt = "a long story that needs many blocks ".repeat(40);
+    let request = completion(&prompt, 8);
+    std::fs::write(&file, request.to_string()).unwrap();
+    // Who would decode, and how much of the prompt that one holds.
+    let chosen = || {
+        let (code, text, errors) = explain(&["--json"]);
+        assert_eq!(code, Some(0), "{errors}");
+        let decision: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let candidates = decision["decode_candidates"].as_array().unwrap();
+        assert_eq!((candidates.len(), &candidates[0]["worker"]), (2, &decision["decode"]));
+        (decision["decode"].clone(), candidates[0]["held_tokens"].clone())
+    };
+    let (code, table, _) = explain(&[]);
+    assert!(
+        code == Some(0) && table.contains("decode-0 ") && table.contains("prefill-0 "),
+        "{table}"
+    );
+    assert_eq!(chosen().1, 0);
+    assert!(metric(&client, "baton_engine_steps_total", "").await == 0.0, "something was started");
+
+    client.post("/v1/completions", &request).await.unwrap();
+    quiescent(&client).await;
+    let whole = (prompt.len() - 1) / 64 * 64;
+    eventually("its blocks are known", async || chosen().1 == whole).await;
+    let (host, _) = chosen();
+    let headers = [("x-baton-explain", "1")];
+    let answer = client.post_with("/v1/completions", &request, &headers).await.unwrap();
+    assert_eq!(answer["nvext"]["explain"]["decode"], host, "{answer}");
+
+    let (code, _, line) = explain(&["--policy", "round-robin"]);
+    assert!(code != Some(0) && line.contains("placement.policy_header"), "{code:?} {line}");
+    std::fs::write(&file, "[]").unwrap();
+    let (code, _, line) = explain(&[]);
+    assert!(code == Some(64) && line.contains("request.json"), "{code:?} {line}");
+}
+
+#[tokio::test]
 async fn cluster_refuses_what_makes_no_sense_and_names_the_field() {
     let cluster = Cluster::start(&["--engine", "witness"]);
     let client = cluster.client();

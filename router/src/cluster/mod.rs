@@ -252,6 +252,11 @@ impl Cluster {
     }
 
     fn set_load(&self, worker: WorkerId, load: internal::Load) {
+        // Whoever has nothing to do has room: such a worker has only just started, and does not
+        // know yet what it has.
+        if load == internal::Load::default() {
+            return;
+        }
         let load = Load {
             queued: load.queued,
             running: load.running,

@@ -1,4 +1,4 @@
-//! Who may join.
+//! Who may join, and what is believed of those who have.
 
 use super::*;
 use baton_proto::internal::Role;
@@ -78,4 +78,16 @@ fn a_worker_with_another_tokenizer_is_refused_where_both_sides_have_one() {
     join(&cluster(&ours), with_text(described(1, 1), &ours)).expect("the same");
     join(&cluster(&ours), described(1, 1)).expect("an engine without a checkpoint");
     join(&cluster(&[]), with_text(described(1, 1), &other)).expect("a router without one");
+}
+
+#[test]
+fn a_worker_that_does_not_know_its_load_yet_has_room() {
+    let cluster = cluster(&[]);
+    join(&cluster, described(1, 1)).expect("the first one");
+    let room = || cluster.lock().fleet.worker(WorkerId(1)).expect("known").available_blocks();
+    cluster.set_load(WorkerId(1), internal::Load::default());
+    assert_eq!(room(), 100);
+    let full = internal::Load { running: 1, ..internal::Load::default() };
+    cluster.set_load(WorkerId(1), full);
+    assert_eq!(room(), 0);
 }
