@@ -1,6 +1,7 @@
 //! `baton bench`: its command line.
 
 use crate::choose::{self, ChooseArgs};
+use crate::policies::{self, PoliciesArgs};
 use crate::sim::command::{self as sim, SimArgs};
 use crate::smoke::{self, HostArgs, SmokeArgs};
 use baton_node::exit::Failure;
@@ -22,6 +23,8 @@ enum What {
     Sim(SimArgs),
     /// Time the choice of a worker among many
     Choose(ChooseArgs),
+    /// Try policies on a recorded trace
+    Policies(PoliciesArgs),
     /// Be the cluster of a measurement, and die with it
     #[command(hide = true)]
     Host(HostArgs),
@@ -33,6 +36,7 @@ pub fn main(args: &BenchArgs) -> Result<(), Failure> {
         What::Smoke(args) => smoke::main(args),
         What::Sim(args) => sim::main(args),
         What::Choose(args) => choose::main(args),
+        What::Policies(args) => policies::main(args),
         What::Host(args) => smoke::host(args),
     }
 }

@@ -4,6 +4,7 @@
 mod args;
 mod choose;
 pub mod client;
+mod policies;
 mod signals;
 pub mod sim;
 mod smoke;
