@@ -6,6 +6,7 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, TokenId, WorkerId};
 use baton_proto::ir::FinishReason;
 use baton_transfer::{Peer, Pull, Settled};
+use baton_worker::plan::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::fmt;
 use std::time::Duration;
@@ -61,8 +62,8 @@ pub struct PrefillCall {
     pub from_block: usize,
     /// ... here.
     pub held: Vec<BlockDescriptor>,
-    /// Larger is more urgent.
-    pub priority: i32,
+    /// Who comes first.
+    pub precedence: Precedence,
     /// On this process's clock.
     pub deadline: Duration,
 }

@@ -71,14 +71,17 @@ impl PrefillCaller {
     }
 
     fn request(&self, call: PrefillCall) -> pb::ComputeRequest {
-        let deadline = call.deadline.saturating_sub(self.clock.now());
+        let now = self.clock.now();
+        let deadline = call.deadline.saturating_sub(now);
         pb::ComputeRequest {
             request_id: call.request.to_bytes().to_vec(),
             token_ids: call.tokens,
             tenant: call.chain_key.tenant.0.to_string(),
             public_blocks: call.chain_key.public_blocks,
             from_block: call.from_block as u32,
-            priority: call.priority,
+            strict_priority: u32::from(call.precedence.strict_priority),
+            priority: call.precedence.priority,
+            wanted_ms: call.precedence.wanted_ms(now),
             deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
             held: call.held.iter().map(descriptor_to_wire).collect(),
             held_endpoints: Some(self.own_endpoints.clone()),

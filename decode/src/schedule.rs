@@ -325,7 +325,7 @@ impl DecodeSchedule {
             chain_key: turn.request.chain_key.clone(),
             from_block: pins.len(),
             held,
-            priority: turn.request.priority,
+            precedence: turn.request.precedence,
             deadline: turn.request.deadline,
         };
         actions.push(Action::StartPrefill(id, Box::new(call)));

@@ -12,6 +12,7 @@ use baton_kv::record::SlotRecord;
 use baton_proto::ids::{Incarnation, SlotId, TenantId, TokenId, WorkerId};
 use baton_proto::ir::{FinishReason, Sampling};
 use baton_transfer::{Endpoints, Pull, TransferError};
+use baton_worker::plan::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
 
@@ -209,7 +210,7 @@ fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
         stop: StopRule { max_tokens: 20, min_tokens: 0, end_ids: spec().eos },
         logprobs: None,
         raw_top: 0,
-        priority: 0,
+        precedence: Precedence::default(),
         osl: 20,
         deadline: 100 * SECOND,
         candidates: Vec::new(),
@@ -350,8 +351,8 @@ fn scarce_memory_never_stops_all_turns() {
             let room = slots * BLOCK as u32 - tokens.len() as u32;
             let max_tokens = room.min(1 + draw(id + 10, 70));
             let stop = StopRule { max_tokens, ..turn(0, Vec::new()).stop };
-            let priority = draw(id, 3) as i32;
-            TurnRequest { osl: 0, priority, stop, ..turn(u128::from(id), tokens) }
+            let precedence = Precedence { priority: draw(id, 3) as i32, ..Precedence::default() };
+            TurnRequest { osl: 0, precedence, stop, ..turn(u128::from(id), tokens) }
         };
         let turns: Vec<_> = (0..7).map(drawn).collect();
         for (id, turn) in turns.iter().enumerate() {
@@ -419,7 +420,10 @@ fn whenever_a_turn_is_cancelled_everything_is_given_back() {
 #[test]
 fn the_most_urgent_turn_is_admitted_first_and_waiting_makes_urgent() {
     let mut rig = Rig::new(1, 6);
-    let urgent = |id, priority| TurnRequest { priority, ..turn(id, prompt(0, 4, id as u32)) };
+    let urgent = |id, priority| TurnRequest {
+        precedence: Precedence { priority, ..Precedence::default() },
+        ..turn(id, prompt(0, 4, id as u32))
+    };
     rig.submit(&urgent(1, 0));
     rig.submit(&urgent(2, 0));
     rig.now = SECOND / 2;

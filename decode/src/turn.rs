@@ -5,7 +5,7 @@ use baton_proto::ids::{LeaseId, RequestId, SeqKey, TokenId};
 use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
 use baton_worker::fill::Fill;
-use baton_worker::plan::Urgency;
+use baton_worker::plan::{Precedence, Urgency};
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -59,8 +59,8 @@ pub struct TurnRequest {
     pub logprobs: Option<u8>,
     /// That many of the largest raw logits at the last prompt position.
     pub raw_top: u16,
-    /// Larger is more urgent.
-    pub priority: i32,
+    /// Who comes first.
+    pub precedence: Precedence,
     /// Expected answer length in tokens.
     pub osl: u32,
     /// On this process's clock.
@@ -231,8 +231,8 @@ impl Turn {
 
     /// What decides when it is served.
     pub fn urgency(&self) -> Urgency {
-        let (priority, deadline) = (self.request.priority, self.request.deadline);
-        Urgency { priority, arrived: self.arrived, deadline }
+        let (precedence, deadline) = (self.request.precedence, self.request.deadline);
+        Urgency { precedence, arrived: self.arrived, deadline }
     }
 
     /// Prompt length in tokens.

@@ -8,6 +8,7 @@ use baton_proto::ids::{Incarnation, RequestId, TenantId, TokenId, WorkerId};
 use baton_proto::internal as pb;
 use baton_proto::ir::{FinishReason, Sampling};
 use baton_transfer::{Endpoints, Peer};
+use baton_worker::plan::Precedence;
 use baton_worker::sequence::ChainKey;
 use baton_worker::wire::BadMessage;
 use std::sync::Arc;
@@ -72,7 +73,12 @@ pub fn turn_from_wire(
         stop,
         logprobs: submit.logprobs.map(|count| count.min(255) as u8),
         raw_top: 0,
-        priority: submit.priority,
+        precedence: Precedence::from_wire(
+            submit.strict_priority,
+            submit.priority,
+            submit.wanted_ms,
+            now,
+        ),
         deadline: now + Duration::from_millis(u64::from(submit.deadline_ms)),
         candidates: candidates.collect::<Result<_, _>>()?,
     })

@@ -6,7 +6,7 @@ use baton_proto::ids::{LeaseId, SeqKey, TokenId};
 use baton_transfer::Peer;
 use baton_worker::blocks::Blocks;
 use baton_worker::fill::Fill;
-use baton_worker::plan::Urgency;
+use baton_worker::plan::{Precedence, Urgency};
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct JobRequest {
     pub chain_key: ChainKey,
     /// The caller holds the blocks before this one.
     pub from_block: usize,
-    /// Larger is more urgent.
-    pub priority: i32,
+    /// Who comes first.
+    pub precedence: Precedence,
     /// On this process's clock.
     pub deadline: Duration,
     /// Where the caller's own blocks lie, ...
@@ -39,7 +39,7 @@ impl fmt::Debug for JobRequest {
         f.debug_struct("JobRequest")
             .field("tokens", &self.tokens.len())
             .field("from_block", &self.from_block)
-            .field("priority", &self.priority)
+            .field("precedence", &self.precedence)
             .finish_non_exhaustive()
     }
 }
@@ -151,8 +151,8 @@ impl Job {
 
     /// What decides when it is served.
     pub fn urgency(&self) -> Urgency {
-        let (priority, deadline) = (self.request.priority, self.request.deadline);
-        Urgency { priority, arrived: self.arrived, deadline }
+        let (precedence, deadline) = (self.request.precedence, self.request.deadline);
+        Urgency { precedence, arrived: self.arrived, deadline }
     }
 
     /// Its reservation is granted.

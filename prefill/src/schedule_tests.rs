@@ -9,6 +9,7 @@ use baton_kv::hash::ChainRoot;
 use baton_kv::pool::{Counts, PoolConfig};
 use baton_proto::ids::{Incarnation, TenantId, TokenId, WorkerId};
 use baton_transfer::{Endpoints, TransferError};
+use baton_worker::plan::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
 
@@ -138,7 +139,7 @@ fn request(tokens: Vec<TokenId>) -> JobRequest {
             public_blocks: 0,
         },
         from_block: 0,
-        priority: 0,
+        precedence: Precedence::default(),
         deadline: 100 * SECOND,
         held: Vec::new(),
         held_by: None,
@@ -207,7 +208,10 @@ fn whenever_a_job_is_cancelled_those_who_joined_it_get_their_blocks() {
 fn the_most_urgent_job_begins_first_and_waiting_makes_urgent() {
     // Room for one job at a time.
     let mut rig = Rig::new(4);
-    let job = |priority, id| JobRequest { priority, ..request(prompt(0, 4, id)) };
+    let job = |priority, id| JobRequest {
+        precedence: Precedence { priority, ..Precedence::default() },
+        ..request(prompt(0, 4, id))
+    };
     rig.ask(1, job(0, 1));
     rig.ask(2, job(0, 2));
     rig.now = SECOND / 2;
@@ -223,6 +227,32 @@ fn the_most_urgent_job_begins_first_and_waiting_makes_urgent() {
         rig.send(Event::Cancel(JobId(done)));
     }
     assert_eq!(order, [1, 3, 2, 4]);
+    rig.assert_empty();
+}
+
+#[test]
+fn a_strict_priority_comes_before_any_age_and_a_wish_orders_the_rest() {
+    let mut rig = Rig::new(4);
+    let job = |strict_priority, wanted_s: Option<u32>, id| {
+        let wanted = wanted_s.map(|s| s * SECOND);
+        let precedence = Precedence { strict_priority, wanted, ..Precedence::default() };
+        JobRequest { precedence, ..request(prompt(0, 4, id)) }
+    };
+    rig.ask(1, job(0, None, 1));
+    rig.ask(2, job(0, Some(70), 2));
+    rig.ask(3, job(0, Some(60), 3));
+    rig.ask(4, job(0, None, 4));
+    // The others have waited long enough for any priority.
+    rig.now = 50 * SECOND;
+    rig.ask(5, job(1, None, 5));
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        rig.run();
+        let done = *rig.done().last().unwrap();
+        order.push(done);
+        rig.send(Event::Cancel(JobId(done)));
+    }
+    assert_eq!(order, [1, 5, 3, 2, 4]);
     rig.assert_empty();
 }
 

@@ -11,6 +11,7 @@ use baton_proto::ids::TenantId;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_server::Prefill;
 use baton_transfer::{Endpoints, Peer};
+use baton_worker::plan::Precedence;
 use baton_worker::sequence::ChainKey;
 use baton_worker::wire::{BadMessage, descriptors_from_wire};
 use futures_util::Stream;
@@ -66,7 +67,7 @@ impl Prefill for PrefillService {
 impl PrefillService {
     fn read(&self, request: pb::ComputeRequest) -> Result<JobRequest, BadMessage> {
         let bad = BadMessage::new;
-        let spec = &self.spec;
+        let (spec, now) = (&self.spec, self.clock.now());
         if request.token_ids.len() > spec.context_tokens as usize {
             return Err(bad("token_ids", "exceeds the model's context"));
         }
@@ -92,8 +93,13 @@ impl PrefillService {
                 public_blocks: request.public_blocks,
             },
             from_block: request.from_block as usize,
-            priority: request.priority,
-            deadline: self.clock.now() + Duration::from_millis(u64::from(request.deadline_ms)),
+            precedence: Precedence::from_wire(
+                request.strict_priority,
+                request.priority,
+                request.wanted_ms,
+                now,
+            ),
+            deadline: now + Duration::from_millis(u64::from(request.deadline_ms)),
             held: if held_by.is_some() { held } else { Vec::new() },
             held_by,
         })

@@ -208,15 +208,21 @@ pub struct Stop {
     pub ignore_eos: bool,
 }
 
-/// What the harness says about its intent.
-#[derive(Clone, PartialEq, Debug, Default)]
+/// What the harness says about its intent, within the bounds of this deployment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hints {
-    /// Larger is more urgent; 0 is ordinary.
+    /// Work of a larger one always comes first.
+    pub strict_priority: u8,
+    /// Larger is more urgent; 0 is ordinary, and waiting makes up for it.
     pub priority: i32,
     /// Expected answer length in tokens.
     pub osl: Option<u32>,
+    /// From the request's arrival to when its answer is wanted. It orders, and ends nothing.
+    pub wanted_within: Option<Duration>,
     /// The conversation this turn belongs to.
     pub session: Option<String>,
+    /// The conversation that this one works for.
+    pub parent: Option<String>,
 }
 
 /// Why an answer ended.

@@ -37,6 +37,8 @@ pub struct Config {
     pub placement: PlacementConfig,
     /// A record of every decision.
     pub decisions: DecisionsConfig,
+    /// How much clients may ask for.
+    pub hints: HintsConfig,
     /// Bounds on what comes in.
     pub limits: Limits,
     /// How long things may take.
@@ -116,6 +118,16 @@ pub struct AssumedConfig {
     pub block_fetch: Span,
     /// From the last announced block to the first decoding step.
     pub handover: Span,
+}
+
+/// How much clients may ask for; what is beyond is clamped, and the answer says so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HintsConfig {
+    /// The largest `priority`; its negative is the smallest.
+    pub priority_max: u16,
+    /// The largest `strict_priority`; 0: there is one tier.
+    pub strict_priority_max: u8,
 }
 
 /// A record of every decision, for comparing policies afterwards; it has no content.
@@ -202,6 +214,7 @@ impl Default for Config {
             cluster: ClusterConfig::default(),
             placement: PlacementConfig::default(),
             decisions: DecisionsConfig::default(),
+            hints: HintsConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             prefill: Vec::new(),
@@ -243,6 +256,12 @@ impl Default for AssumedConfig {
 impl Default for DecisionsConfig {
     fn default() -> Self {
         Self { file: None, bytes_max: ByteSize::mib(64) }
+    }
+}
+
+impl Default for HintsConfig {
+    fn default() -> Self {
+        Self { priority_max: 100, strict_priority_max: 7 }
     }
 }
 

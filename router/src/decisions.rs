@@ -27,6 +27,9 @@ const QUEUED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) request: RequestId,
+    /// The session, and the one that it works for.
+    pub(crate) session: Option<u64>,
+    pub(crate) parent: Option<u64>,
     pub(crate) ending: Ending,
     /// With the reasons in it.
     pub(crate) summary: Summary,

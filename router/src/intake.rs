@@ -4,6 +4,7 @@
 use crate::api::{self, Call, Dialect, Mint};
 use crate::cluster::Model;
 use crate::config::Config;
+use crate::intent::{Bounds, Said};
 use crate::prompts::Prompts;
 use crate::service;
 use crate::turn::{Basis, PUBLIC_BLOCKS, prepare};
@@ -149,7 +150,8 @@ impl Intake {
             deadline: Duration::from_mins(1),
             seed: 1,
             sampling: self.text.sampling_defaults(),
-            session: None,
+            said: Said::default(),
+            bounds: Bounds::new(&self.config.hints, Duration::from_mins(1)),
         };
         api::parse(Dialect::Chat, body, &mint, &self.config).map_err(|error| error.to_string())
     }

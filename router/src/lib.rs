@@ -16,6 +16,7 @@ mod decisions;
 mod error;
 mod grpc;
 pub mod intake;
+mod intent;
 mod metrics;
 mod placing;
 mod prompts;

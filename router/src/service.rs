@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::decisions::DecisionLog;
 use crate::error::TurnError;
+use crate::intent::{Bounds, Said};
 use crate::metrics::Metrics;
 use crate::prompts::Prompts;
 use crate::retry::RetryBudget;
@@ -124,12 +125,8 @@ impl Service {
         self.text_pool.run(arrived + deadline, work).await
     }
 
-    /// What a new request gets from the router. `tenant` and `session` come from its headers.
-    pub(crate) fn mint(
-        &self,
-        tenant: Option<&str>,
-        session: Option<String>,
-    ) -> Result<Mint, TurnError> {
+    /// What a new request gets from the router. `tenant` and `said` come from its headers.
+    pub(crate) fn mint(&self, tenant: Option<&str>, said: Said) -> Result<Mint, TurnError> {
         let mut random = [0; 24];
         getrandom::fill(&mut random).map_err(|error| TurnError::Internal(error.to_string()))?;
         let (id, seed) = random.split_at(16);
@@ -140,8 +137,14 @@ impl Service {
             deadline: self.config.timeouts.request.0,
             seed,
             sampling: self.text.sampling_defaults(),
-            session,
+            said,
+            bounds: self.bounds(),
         })
+    }
+
+    /// What hints are clamped to.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds::new(&self.config.hints, self.config.timeouts.request.0)
     }
 
     /// Whether one more attempt may be made.
@@ -200,12 +203,22 @@ impl Service {
 /// tenant's session of the same name.
 pub(crate) fn session_key(request: &Request) -> Option<u64> {
     let session = request.hints.session.as_ref()?;
+    Some(conversation_key(request, session))
+}
+
+/// The same for the session that this one works for.
+pub(crate) fn parent_key(request: &Request) -> Option<u64> {
+    let parent = request.hints.parent.as_ref()?;
+    Some(conversation_key(request, parent))
+}
+
+fn conversation_key(request: &Request, name: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(request.tenant.0.len() as u64).to_le_bytes());
     hasher.update(request.tenant.0.as_bytes());
-    hasher.update(session.as_bytes());
+    hasher.update(name.as_bytes());
     let digest = *hasher.finalize().as_bytes();
-    Some(digest[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte)))
+    digest[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
 }
 
 /// The most bytes of text that one token may stand for.

@@ -132,6 +132,33 @@ async fn workers_are_told_how_long_an_answer_will_probably_be() {
 }
 
 #[tokio::test]
+async fn intent_reaches_the_worker_and_the_answer_says_what_came_of_it() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let body = json!({"model": "tiny", "prompt": [1], "max_tokens": 9, "intent": {
+        "strict_priority": 3, "priority": -7, "deadline_ms": 5000, "tool_eta_ms": 1, "new": 1,
+    }});
+    let (answer, submit) = tokio::join!(
+        house.post("/v1/completions", &body),
+        worker.play(&[4], baton_proto::internal::finished::Reason::Length)
+    );
+    assert_eq!((submit.strict_priority, submit.priority), (3, -7));
+    assert!(submit.wanted_ms.is_some_and(|ms| ms <= 5000), "{submit:?}");
+    let warning = answer.headers.get("x-baton-warning").map(|value| value.to_str().unwrap());
+    assert_eq!(warning, Some("ignored unknown fields: intent.new"));
+    let ignored = json!({"hint": "intent.tool_eta_ms", "outcome": "ignored",
+                         "why": "this router does not plan for the time after a tool call"});
+    let applied = answer.body["nvext"]["applied"].as_array().unwrap();
+    assert!(applied.contains(&ignored), "{}", answer.body);
+    assert!(applied.contains(&json!({"hint": "intent.priority", "outcome": "used", "value": -7})));
+
+    let known = house.ask(Method::GET, "/v1/capabilities", String::new()).await.body;
+    let hints = known["intent"]["hints"].as_array().unwrap();
+    let priority = json!({"hint": "priority", "served": true, "minimum": -100, "maximum": 100});
+    assert!(hints.contains(&priority), "{known}");
+}
+
+#[tokio::test]
 async fn broken_json_says_where() {
     let house = House::start(&[], |_| {});
     let answer = house.ask(Method::POST, "/v1/completions", "{\"model\": }".to_owned()).await;

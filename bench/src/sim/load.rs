@@ -7,6 +7,7 @@ use baton_engine::witness::expected;
 use baton_proto::ids::{RequestId, TenantId, TokenId};
 use baton_router::choose::Charge;
 use baton_transfer::sim::NodeId;
+use baton_worker::plan::Precedence;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(super) struct Ask {
     pub(super) choices: u16,
     pub(super) max_tokens: u32,
     pub(super) osl: u32,
-    pub(super) priority: i32,
+    pub(super) precedence: Precedence,
     pub(super) deadline: Duration,
     /// When the client loses interest.
     pub(super) gone_at: Option<Duration>,
@@ -135,7 +136,7 @@ pub(super) fn draw(scenario: &Scenario, chance: &mut Chance) -> Vec<Ask> {
             choices,
             max_tokens,
             osl,
-            priority: chance.below(3) as i32 - 1,
+            precedence: Precedence { priority: chance.below(3) as i32 - 1, ..Precedence::default() },
             deadline: at + load.deadline,
             gone_at,
             stop,

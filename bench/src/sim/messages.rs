@@ -76,7 +76,7 @@ impl Cluster<'_> {
             chain_key: call.chain_key,
             from_block: call.from_block,
             held: call.held,
-            priority: call.priority,
+            precedence: call.precedence,
             deadline: call.deadline,
         };
         let sent = self.net.send(self.now, stream, node, Body::Compute(Box::new(compute)));
@@ -222,7 +222,7 @@ impl Cluster<'_> {
             tokens: compute.tokens,
             chain_key: compute.chain_key,
             from_block: compute.from_block,
-            priority: compute.priority,
+            precedence: compute.precedence,
             deadline: compute.deadline,
             held: compute.held,
             held_by,

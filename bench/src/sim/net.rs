@@ -9,7 +9,7 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{EventSeq, Incarnation, RequestId, TokenId};
 use baton_transfer::Refused;
 use baton_transfer::sim::{Delivery, Link, NodeId, Sim};
-use baton_worker::plan::LoadReport;
+use baton_worker::plan::{LoadReport, Precedence};
 use baton_worker::sequence::ChainKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub(super) struct Compute {
     pub(super) chain_key: ChainKey,
     pub(super) from_block: usize,
     pub(super) held: Vec<BlockDescriptor>,
-    pub(super) priority: i32,
+    pub(super) precedence: Precedence,
     pub(super) deadline: Duration,
 }
 

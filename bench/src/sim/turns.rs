@@ -83,7 +83,7 @@ impl Cluster<'_> {
             },
             logprobs: None,
             raw_top: 0,
-            priority: ask.priority,
+            precedence: ask.precedence,
             osl: ask.osl,
             deadline: ask.deadline,
             candidates: placement.prefill.iter().map(candidate).collect(),

@@ -221,6 +221,11 @@ pub struct ComputeRequest {
     pub held: ::prost::alloc::vec::Vec<Descriptor>,
     #[prost(message, optional, tag = "9")]
     pub held_endpoints: ::core::option::Option<Endpoints>,
+    #[prost(uint32, tag = "10")]
+    pub strict_priority: u32,
+    /// By when the answer is wanted, from now on; it orders, and ends nothing.
+    #[prost(uint32, optional, tag = "11")]
+    pub wanted_ms: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComputeEvent {
@@ -287,6 +292,11 @@ pub struct Submit {
     /// Prefill workers to ask, the best first; none: compute here.
     #[prost(message, repeated, tag = "12")]
     pub prefill: ::prost::alloc::vec::Vec<PeerAddress>,
+    #[prost(uint32, tag = "13")]
+    pub strict_priority: u32,
+    /// By when the answer is wanted, from now on; it orders, and ends nothing.
+    #[prost(uint32, optional, tag = "14")]
+    pub wanted_ms: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerAddress {

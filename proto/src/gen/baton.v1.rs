@@ -17,12 +17,9 @@ pub struct GenerateRequest {
     /// Log-probabilities of the drawn tokens and of that many alternatives.
     #[prost(uint32, optional, tag = "9")]
     pub logprobs: ::core::option::Option<u32>,
-    /// Larger is more urgent.
-    #[prost(int32, tag = "10")]
-    pub priority: i32,
-    /// Expected answer length in tokens.
-    #[prost(uint32, optional, tag = "11")]
-    pub osl: ::core::option::Option<u32>,
+    /// What the caller knows about this turn and its session.
+    #[prost(message, optional, tag = "10")]
+    pub intent: ::core::option::Option<Intent>,
     /// Whose blocks may be shared; empty: anonymous.
     #[prost(string, tag = "12")]
     pub tenant: ::prost::alloc::string::String,
@@ -43,6 +40,30 @@ pub mod generate_request {
         #[prost(message, tag = "4")]
         Chat(super::Conversation),
     }
+}
+/// Hints; none changes the answer. Values out of bounds are clamped, and docs/intent.md says more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Intent {
+    /// Tier: work of a larger one always comes first.
+    #[prost(uint32, optional, tag = "1")]
+    pub strict_priority: ::core::option::Option<u32>,
+    /// Larger is more urgent, 0 is ordinary; waiting makes up for it.
+    #[prost(int32, optional, tag = "2")]
+    pub priority: ::core::option::Option<i32>,
+    /// The answer is wanted within that many milliseconds; it orders, and ends nothing.
+    #[prost(uint32, optional, tag = "3")]
+    pub deadline_ms: ::core::option::Option<u32>,
+    /// Expected answer length in tokens.
+    #[prost(uint32, optional, tag = "4")]
+    pub osl: ::core::option::Option<u32>,
+    /// The conversation that this turn belongs to, and the one that it works for.
+    #[prost(string, optional, tag = "5")]
+    pub session: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "6")]
+    pub parent: ::core::option::Option<::prost::alloc::string::String>,
+    /// After this turn, what the next prompt certainly begins with is computed ahead.
+    #[prost(bool, optional, tag = "7")]
+    pub speculative_prefill: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TokenIds {

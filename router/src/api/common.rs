@@ -1,13 +1,16 @@
 //! What chat completions and completions have in common: sampling, ends, hints, delivery.
 
 use super::fields::{self, Object};
+use super::hints;
 use crate::config::Limits;
+use crate::intent::{self, Applied, Bounds, Said};
 use crate::error::Invalid;
 pub(super) use crate::error::{NAME_BYTES_MAX, clip};
 use baton_proto::ids::{RequestId, TenantId, TokenId};
-use baton_proto::ir::{Hints, Prompt, Request, Sampling, Stop};
+use baton_proto::ir::{Prompt, Request, Sampling, Stop};
 use baton_text::SamplingDefaults;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A parsed call: what to compute, and how to deliver it.
@@ -18,7 +21,7 @@ pub(crate) struct Call {
 }
 
 /// How the answer is delivered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Delivery {
     /// As server-sent events.
     pub(crate) stream: bool,
@@ -28,6 +31,10 @@ pub(crate) struct Delivery {
     pub(crate) timing: bool,
     /// With `nvext.worker_id`.
     pub(crate) worker_id: bool,
+    /// With `nvext.applied`: what came of the hints.
+    pub(crate) applied: Option<Arc<[Applied]>>,
+    /// With a header about fields that nobody knows.
+    pub(crate) warning: Option<String>,
 }
 
 /// What a request gets from its surroundings rather than from its body. Made by the caller, so
@@ -41,8 +48,10 @@ pub(crate) struct Mint {
     pub(crate) seed: u64,
     /// Used where the client does not say how to draw.
     pub(crate) sampling: SamplingDefaults,
-    /// The session that the headers name.
-    pub(crate) session: Option<String>,
+    /// What the headers say about intent.
+    pub(crate) said: Said,
+    /// What hints are clamped to.
+    pub(crate) bounds: Bounds,
 }
 
 /// What differs between the two interfaces, already parsed.
@@ -74,7 +83,8 @@ pub(super) fn call(
     refuse_unsupported(body)?;
     let stop = stop(body, &parts, limits)?;
     let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
-    let (delivery, hints) = (delivery(body)?, hints(body, mint)?);
+    let (hints, applied) = hints::read(body, mint)?;
+    let delivery = delivery(body, applied)?;
     let request = Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
@@ -213,7 +223,8 @@ fn stop_ids(body: Object<'_>, limits: &Limits) -> Result<Vec<TokenId>, Invalid> 
     values.iter().enumerate().map(|entry| Ok(id(entry)? as TokenId)).collect()
 }
 
-fn delivery(body: Object<'_>) -> Result<Delivery, Invalid> {
+/// Hints that were given for a router's sake are answered without being asked for.
+fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
     let stream = body.boolean("stream")?.unwrap_or(false);
     let include_usage = match body.get("stream_options") {
         None => false,
@@ -226,9 +237,15 @@ fn delivery(body: Object<'_>) -> Result<Delivery, Invalid> {
             Object::new(value, "stream_options")?.boolean("include_usage")?.unwrap_or(false)
         }
     };
-    let mut delivery = Delivery { stream, include_usage, ..Delivery::default() };
-    let Some(nvext) = body.get("nvext") else { return Ok(delivery) };
-    let extra = Object::new(nvext, "nvext")?.array("extra_fields")?.unwrap_or(&[]);
+    let warning = intent::warning(&applied);
+    let mut delivery = Delivery { stream, include_usage, warning, ..Delivery::default() };
+    let nvext = body.get("nvext").map(|nvext| Object::new(nvext, "nvext")).transpose()?;
+    let hinted = nvext.is_some_and(|nvext| nvext.get("agent_hints").is_some());
+    if hinted || body.get("intent").is_some() {
+        delivery.applied = Some(applied.into());
+    }
+    let Some(nvext) = nvext else { return Ok(delivery) };
+    let extra = nvext.array("extra_fields")?.unwrap_or(&[]);
     for (i, name) in extra.iter().enumerate() {
         match fields::string(name, &format!("nvext.extra_fields[{i}]"))? {
             "timing" => delivery.timing = true,
@@ -238,21 +255,6 @@ fn delivery(body: Object<'_>) -> Result<Delivery, Invalid> {
         }
     }
     Ok(delivery)
-}
-
-fn hints(body: Object<'_>, mint: &Mint) -> Result<Hints, Invalid> {
-    let session = match body.string("prompt_cache_key")? {
-        Some(key) if mint.session.is_none() => Some(clip(key).to_owned()),
-        _ => mint.session.clone(),
-    };
-    let mut hints = Hints { session, ..Hints::default() };
-    let Some(nvext) = body.get("nvext") else { return Ok(hints) };
-    let Some(agent) = Object::new(nvext, "nvext")?.get("agent_hints") else { return Ok(hints) };
-    let agent = Object::new(agent, "nvext.agent_hints")?;
-    hints.priority =
-        agent.integer("priority", i64::from(i32::MIN), i64::from(i32::MAX))?.unwrap_or(0) as i32;
-    hints.osl = agent.integer("osl", 0, i64::from(i32::MAX))?.map(|osl| osl as u32);
-    Ok(hints)
 }
 
 /// A list or text beyond its limit.

@@ -98,15 +98,16 @@ fn cost(terms: &Terms) -> Value {
 
 /// A line of the record of decisions.
 pub(crate) fn decision_line(at: Duration, outcome: &Outcome) -> String {
-    let Outcome { request, ending, summary } = outcome;
+    let Outcome { request, session, parent, ending, summary } = outcome;
     let report = summary.report.as_ref();
     let micros = |micros: u32| f64::from(micros) / 1e3;
-    let session = summary.why.as_ref().and_then(|why| why.explanation.ask.session);
+    let key = |key: &Option<u64>| key.map(|key| format!("{key:016x}"));
     json!({
         "version": 1,
         "unix_ms": at.as_millis() as u64,
         "request": request.to_string(),
-        "session": session.map(|session| format!("{session:016x}")),
+        "session": key(session),
+        "parent": key(parent),
         "decision": summary.why.as_ref().map(|why| decision(why)),
         "outcome": {
             "ending": ending.as_str(),

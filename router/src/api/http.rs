@@ -1,11 +1,12 @@
 //! The routes, and the way of a request from its bytes to its answer.
 
-use super::common::{self, Call, Delivery, Mint, NAME_BYTES_MAX};
+use super::common::{Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::write::Writer;
 use super::{Dialect, chat, completions, error, explain, models, sse};
 use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
+use crate::intent::{self, Said};
 use crate::metrics::RequestCount;
 use crate::placing::{EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
@@ -18,15 +19,14 @@ use axum::routing::{get, post};
 use baton_node::clock::unix_time;
 use baton_node::serve::BodyFault;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where harnesses say which session a request belongs to, the most telling first.
-const SESSION_HEADERS: [&str; 4] =
-    ["x-claude-code-session-id", "session-id", "x-session-id", "x-session-affinity"];
+/// Says what of a request nobody here knows.
+const WARNING_HEADER: HeaderName = HeaderName::from_static("x-baton-warning");
 /// Whose blocks may be shared. As trustworthy as whoever may reach this port.
 const TENANT_HEADER: &str = "x-baton-tenant";
 
@@ -37,6 +37,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))
         .route("/v1/models", get(models::list))
+        .route("/v1/capabilities", get(capabilities))
         // Names may contain slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
@@ -57,6 +58,11 @@ async fn text_completions(State(service): State<Arc<Service>>, request: Request)
     answer(service, Dialect::Completions, request).await
 }
 
+/// Which hints this deployment honours.
+async fn capabilities(State(service): State<Arc<Service>>) -> axum::Json<Value> {
+    axum::Json(intent::capabilities(&service.bounds()))
+}
+
 /// Counts the request and answers it, well or badly.
 async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Response {
     let mut count = RequestCount::new(service.metrics(), dialect.name());
@@ -65,18 +71,14 @@ async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Re
             count.set(200);
             axum::Json(decision).into_response()
         }
-        Ok(Begun::Turn(turn, delivery)) if delivery.stream => {
+        Ok(Begun::Turn(turn, mut delivery)) => {
+            let (stream, warning) = (delivery.stream, delivery.warning.take());
             let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
-            sse::respond(&service, *turn, writer, count)
-        }
-        Ok(Begun::Turn(turn, delivery)) => {
-            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
-            let response = match collect(*turn, writer).await {
-                Ok(body) => axum::Json(body).into_response(),
-                Err(error) => error.into_response(),
+            let response = match stream {
+                true => sse::respond(&service, *turn, writer, count),
+                false => whole(*turn, writer, count).await,
             };
-            count.set(response.status().as_u16());
-            response
+            warned(response, warning)
         }
         Err(error) => {
             let response = error.into_response();
@@ -84,6 +86,23 @@ async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Re
             response
         }
     }
+}
+
+/// The answer in one piece.
+async fn whole(turn: Turn, writer: Writer, mut count: RequestCount) -> Response {
+    let response = match collect(turn, writer).await {
+        Ok(body) => axum::Json(body).into_response(),
+        Err(error) => error.into_response(),
+    };
+    count.set(response.status().as_u16());
+    response
+}
+
+fn warned(mut response: Response, warning: Option<String>) -> Response {
+    if let Some(value) = warning.and_then(|warning| HeaderValue::try_from(warning).ok()) {
+        response.headers_mut().insert(WARNING_HEADER, value);
+    }
+    response
 }
 
 /// What a request has led to.
@@ -128,9 +147,8 @@ fn received(turn: &Turn) -> Duration {
 }
 
 fn mint(service: &Service, headers: &HeaderMap) -> Result<Mint, TurnError> {
-    let text = |name: &&str| headers.get(*name).and_then(|value| value.to_str().ok());
-    let session = SESSION_HEADERS.iter().find_map(text);
-    service.mint(tenant(headers)?, session.map(|session| common::clip(session).to_owned()))
+    let said = Said::read(|name| headers.get(name).and_then(|value| value.to_str().ok()))?;
+    service.mint(tenant(headers)?, said)
 }
 
 /// The tenant that the header names. One that cannot be taken as it stands is refused: to take it

@@ -9,6 +9,7 @@ mod completions;
 mod error;
 mod explain;
 mod fields;
+mod hints;
 mod http;
 mod models;
 mod sse;

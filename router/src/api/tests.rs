@@ -4,11 +4,16 @@ use super::common::{Call, Delivery, Mint};
 use super::{chat, completions};
 use crate::config::Limits;
 use crate::error::Invalid;
+use crate::intent::{Bounds, Outcome, Said};
 use baton_proto::ids::{RequestId, TenantId};
 use baton_proto::ir::{Hints, JsonText, Part, Prompt, Role, Sampling, Stop};
 use baton_text::SamplingDefaults;
 use serde_json::{Value, json};
 use std::time::Duration;
+
+fn bounds() -> Bounds {
+    Bounds { priority_max: 100, strict_priority_max: 7, request: Duration::from_mins(1) }
+}
 
 fn mint() -> Mint {
     Mint {
@@ -17,7 +22,8 @@ fn mint() -> Mint {
         deadline: Duration::from_mins(1),
         seed: 42,
         sampling: SamplingDefaults::default(),
-        session: None,
+        said: Said::default(),
+        bounds: bounds(),
     }
 }
 
@@ -132,10 +138,65 @@ fn every_field_arrives() {
     let stop = Stop { max_tokens: 9, min_tokens: 2, strings, ids: vec![5, 6], ignore_eos: true };
     assert_eq!(call.request.stop, stop);
     assert_eq!((call.request.choices, call.request.logprobs), (3, Some(4)));
-    let delivery = Delivery { stream: true, include_usage: true, timing: true, worker_id: true };
-    assert_eq!(call.delivery, delivery);
-    let hints = Hints { priority: -3, osl: Some(200), session: Some("s1".to_owned()) };
+    let Delivery { stream, include_usage, timing, worker_id, applied, warning } = call.delivery;
+    assert!(stream && include_usage && timing && worker_id && warning.is_none());
+    assert_eq!(applied.map(|applied| applied.len()), Some(4), "three hints and the session");
+    let session = Some("s1".to_owned());
+    let hints = Hints { priority: -3, osl: Some(200), session, ..Hints::default() };
     assert_eq!(call.request.hints, hints);
+}
+
+#[test]
+fn intent_is_read_and_every_hint_is_answered() {
+    let body = text_with(&json!({
+        "intent": {
+            "version": 1, "priority": 1e30, "strict_priority": 2, "deadline_ms": 0, "osl": null,
+            "tool_eta_ms": 5000, "speculative_prefill": true, "mood": "good",
+            "retain": {"ttl": "5m", "class": "history"},
+            "session": {"id": "s", "parent": "p", "final": true},
+        },
+        "nvext": {"agent_hints": {"priority": 4, "osl": 9, "latency_sensitivity": 0.5}},
+        "prompt_cache_key": "k",
+    }));
+    let call = parse_text(&body).expect("a call");
+    let hints = Hints {
+        strict_priority: 2,
+        priority: 100,
+        osl: Some(9),
+        wanted_within: Some(Duration::ZERO),
+        session: Some("s".to_owned()),
+        parent: Some("p".to_owned()),
+    };
+    assert_eq!(call.request.hints, hints);
+    assert_eq!(
+        call.delivery.warning.as_deref(),
+        Some("ignored unknown fields: intent.mood")
+    );
+    let applied = call.delivery.applied.expect("hints are answered");
+    let with = |outcome: Outcome| -> Vec<&str> {
+        let with = applied.iter().filter(|applied| applied.outcome == outcome);
+        with.map(|applied| applied.hint.as_str()).collect()
+    };
+    assert_eq!(with(Outcome::Clamped), ["intent.priority"]);
+    let used = [
+        "intent.deadline_ms",
+        "intent.session.id",
+        "intent.session.parent",
+        "intent.strict_priority",
+        "nvext.agent_hints.osl",
+    ];
+    let mut said = with(Outcome::Used);
+    said.sort_unstable();
+    assert_eq!(said, used);
+    assert_eq!(with(Outcome::Ignored).len(), 6, "{applied:?}");
+    assert_eq!(with(Outcome::Unknown), ["intent.mood"]);
+}
+
+#[test]
+fn what_nobody_hinted_is_not_answered() {
+    let call = parse_text(&text_with(&json!({"prompt_cache_key": "k"}))).expect("a call");
+    assert_eq!(call.request.hints.session.as_deref(), Some("k"));
+    assert_eq!(call.delivery, Delivery::default());
 }
 
 #[test]
@@ -290,6 +351,17 @@ fn bad_completions_are_refused_with_the_field_named() {
         json!({"nvext": []}),
         json!({"nvext": {"extra_fields": "timing"}}),
         json!({"nvext": {"agent_hints": {"priority": "high"}}}),
+        json!({"nvext": {"agent_hints": {"latency_sensitivity": "much"}}}),
+        json!({"intent": 1}),
+        json!({"intent": {"priority": 0.5}}),
+        json!({"intent": {"deadline_ms": "soon"}}),
+        json!({"intent": {"speculative_prefill": 1}}),
+        json!({"intent": {"tool_eta_ms": []}}),
+        json!({"intent": {"retain": {"ttl": {}}}}),
+        json!({"intent": {"retain": {"class": "gold"}}}),
+        json!({"intent": {"session": "s"}}),
+        json!({"intent": {"session": {"id": 7}}}),
+        json!({"intent": {"session": {"final": "yes"}}}),
         json!({"ignore_eos": 1}),
     ];
     let refusals = cases.iter().map(|fields| refusal(parse_text(&text_with(fields))));

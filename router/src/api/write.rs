@@ -3,6 +3,7 @@
 use super::Dialect;
 use super::common::Delivery;
 use super::explain;
+use crate::intent::Applied;
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use baton_proto::ids::{RequestId, TokenId};
 use baton_proto::ir::FinishReason;
@@ -197,6 +198,9 @@ impl Writer {
                 json!({"prefill_worker_id": prefill, "decode_worker_id": summary.decode_worker.0});
             extra.insert("worker_id".to_owned(), ids);
         }
+        if let Some(applied) = &self.delivery.applied {
+            extra.insert("applied".to_owned(), applied.iter().map(told).collect());
+        }
         if let Some(why) = &summary.why {
             extra.insert("explain".to_owned(), explain::decision(why));
         }
@@ -267,6 +271,18 @@ impl Writer {
     fn token(&self, id: TokenId) -> String {
         self.text.token_text(id).unwrap_or_default()
     }
+}
+
+/// What came of a hint.
+fn told(applied: &Applied) -> Value {
+    let mut told = json!({"hint": applied.hint, "outcome": applied.outcome.as_str()});
+    if let Some(value) = applied.value {
+        told["value"] = json!(value);
+    }
+    if let Some(why) = &applied.why {
+        told["why"] = json!(why);
+    }
+    told
 }
 
 fn chat_choice(

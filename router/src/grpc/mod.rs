@@ -4,6 +4,7 @@
 mod parse;
 
 use crate::api::{Call, Delivery, status as http_status};
+use crate::intent::Said;
 use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
 use crate::metrics::RequestCount;
 use crate::placing::{self, EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
@@ -112,6 +113,8 @@ async fn begin(
     let permit = service.enter()?;
     let deadline = deadline(&request);
     let placing = placing(service, &request)?;
+    let metadata = request.metadata();
+    let said = Said::read(|name| metadata.get(name).and_then(|value| value.to_str().ok()))?;
     let request = request.into_inner();
     // Beyond the connection's own limits a message is counted only once it is whole.
     let mut held = service.bodies().enter();
@@ -124,7 +127,7 @@ async fn begin(
         return Err(Invalid::value("tenant", message).into());
     }
     let tenant = (!request.tenant.is_empty()).then_some(request.tenant.as_str());
-    let mut mint = service.mint(tenant, None)?;
+    let mut mint = service.mint(tenant, said)?;
     mint.deadline = deadline.map_or(mint.deadline, |deadline| deadline.min(mint.deadline));
     let deadline = mint.deadline;
     let parse = move |config: &crate::config::Config| {

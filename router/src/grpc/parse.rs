@@ -3,11 +3,12 @@
 use crate::api::Mint;
 use crate::config::Config;
 use crate::error::Invalid;
+use crate::intent::{Hint, Reading};
 use baton_proto::ir::{
     Chat, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling, Stop,
 };
 use baton_proto::v1::{
-    Conversation, GenerateRequest, SamplingParams, StopParams, generate_request,
+    Conversation, GenerateRequest, Intent, SamplingParams, StopParams, generate_request,
 };
 use std::fmt::Display;
 
@@ -32,6 +33,7 @@ pub(super) fn request(
         "" => config.model.display_name(),
         _ => message.model,
     };
+    let hints = hints(&message.intent.unwrap_or_default(), mint);
     Ok(Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
@@ -42,12 +44,35 @@ pub(super) fn request(
         stop: stop(message.stop.unwrap_or_default(), max_tokens, config)?,
         choices: choices as u16,
         logprobs: message.logprobs.map(|top| top as u8),
-        hints: Hints {
-            priority: message.priority,
-            osl: message.osl,
-            session: mint.session.clone(),
-        },
+        hints,
     })
+}
+
+/// The same vocabulary as over HTTP; what came of it has no place in the answer here.
+fn hints(intent: &Intent, mint: &Mint) -> Hints {
+    let mut reading = Reading::new(mint.bounds);
+    mint.said.tell(&mut reading);
+    let numbers = [
+        (Hint::StrictPriority, "intent.strict_priority", intent.strict_priority.map(i64::from)),
+        (Hint::Priority, "intent.priority", intent.priority.map(i64::from)),
+        (Hint::Osl, "intent.osl", intent.osl.map(i64::from)),
+        (Hint::DeadlineMs, "intent.deadline_ms", intent.deadline_ms.map(i64::from)),
+    ];
+    for (hint, place, said) in numbers {
+        if let Some(said) = said {
+            reading.number(hint, place, said);
+        }
+    }
+    for (hint, place, said) in [
+        (Hint::Session, "intent.session", &intent.session),
+        (Hint::Parent, "intent.parent", &intent.parent),
+    ] {
+        if let Some(said) = said {
+            reading.name(hint, place, said);
+        }
+    }
+    mint.said.tell_identity(&mut reading);
+    reading.finish().0
 }
 
 fn chat(conversation: Conversation, config: &Config) -> Result<Chat, Invalid> {

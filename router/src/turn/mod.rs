@@ -239,7 +239,8 @@ impl Drop for Turn {
             let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
             let worker = self.route.link().worker;
             let summary = self.meter.summary(worker, completion_tokens, Some(why));
-            log.record(Outcome { request: request.id, ending, summary });
+            let (session, parent) = (service::session_key(request), service::parent_key(request));
+            log.record(Outcome { request: request.id, session, parent, ending, summary });
         }
     }
 }

@@ -13,6 +13,7 @@ use baton_proto::ir::{Prompt, Request};
 use baton_text::{EncodeError, PromptError, RenderError, TextModel};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Number of leading blocks that tenants share; nothing is declared public yet.
@@ -111,6 +112,10 @@ impl Prepared {
         let request = &self.request;
         let (sampling, stop) = (&request.sampling, &request.stop);
         let bias = |&(token_id, bias): &(TokenId, f32)| internal::LogitBias { token_id, bias };
+        let hints = &request.hints;
+        // What has been waited counts.
+        let wanted = |within: Duration| within.saturating_sub(now - self.arrived).as_millis();
+        let wanted_ms = hints.wanted_within.map(|within| millis(wanted(within)));
         let remaining = self.deadline.saturating_duration_since(now).as_millis();
         internal::Submit {
             request_id: request.id.to_bytes().to_vec(),
@@ -136,12 +141,19 @@ impl Prepared {
                 ignore_eos: stop.ignore_eos,
             }),
             logprobs: request.logprobs.map(u32::from),
-            priority: request.hints.priority,
+            strict_priority: u32::from(hints.strict_priority),
+            priority: hints.priority,
+            wanted_ms,
             osl: self.answer_tokens,
-            deadline_ms: u32::try_from(remaining).unwrap_or(u32::MAX),
+            deadline_ms: millis(remaining),
             prefill,
         }
     }
+}
+
+/// Milliseconds for a message.
+fn millis(millis: u128) -> u32 {
+    u32::try_from(millis).unwrap_or(u32::MAX)
 }
 
 /// The prompt's ids, and the text that they are the ids of where it is worth keeping. A text that

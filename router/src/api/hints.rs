@@ -1,0 +1,135 @@
+//! What a body says about intent: `intent`, `nvext.agent_hints`, and names of the session.
+
+use super::common::Mint;
+use super::fields::{self, Object};
+use crate::error::Invalid;
+use crate::intent::{Applied, Hint, Reading, unserved};
+use baton_proto::ir::Hints;
+use serde_json::Value;
+
+const INTENT: &str = "intent";
+const AGENT_HINTS: &str = "nvext.agent_hints";
+const CLASSES: [&str; 6] =
+    ["system_and_tools", "history", "tool_result", "reasoning", "answer", "subagent"];
+
+/// The hints of a request, and what came of each. Headers beat the body, and in it the neutral
+/// vocabulary beats the vendor's.
+pub(super) fn read(body: Object<'_>, mint: &Mint) -> Result<(Hints, Vec<Applied>), Invalid> {
+    let mut reading = Reading::new(mint.bounds);
+    mint.said.tell(&mut reading);
+    if let Some(value) = body.get(INTENT) {
+        intent(Object::new(value, INTENT)?, &mut reading)?;
+    }
+    if let Some(nvext) = body.get("nvext")
+        && let Some(value) = Object::new(nvext, "nvext")?.get("agent_hints")
+    {
+        agent_hints(Object::new(value, AGENT_HINTS)?, &mut reading)?;
+    }
+    mint.said.tell_identity(&mut reading);
+    if let Some(key) = body.string("prompt_cache_key")?
+        && !reading.has_session()
+    {
+        reading.name(Hint::Session, "prompt_cache_key", key);
+    }
+    Ok(reading.finish())
+}
+
+fn intent(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
+    for (name, value) in present(object) {
+        let path = object.path_of(name);
+        match name {
+            "version" => drop(whole(value, &path)?),
+            "strict_priority" => {
+                reading.number(Hint::StrictPriority, &path, whole(value, &path)?);
+            }
+            "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
+            "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
+            "deadline_ms" => reading.number(Hint::DeadlineMs, &path, whole(value, &path)?),
+            "tool_eta_ms" => {
+                whole(value, &path)?;
+                reading.ignore(&path, unserved(name));
+            }
+            "speculative_prefill" => {
+                object.boolean(name)?;
+                reading.ignore(&path, unserved(name));
+            }
+            "retain" => {
+                retain(Object::new(value, &path)?)?;
+                reading.ignore(&path, unserved(name));
+            }
+            "session" => session(Object::new(value, &path)?, reading)?,
+            _ => reading.unknown(&path),
+        }
+    }
+    Ok(())
+}
+
+fn session(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
+    for (name, value) in present(object) {
+        let path = object.path_of(name);
+        match name {
+            "id" => reading.name(Hint::Session, &path, fields::string(value, &path)?),
+            "parent" => reading.name(Hint::Parent, &path, fields::string(value, &path)?),
+            "final" => {
+                if object.boolean(name)? == Some(true) {
+                    reading.ignore(&path, unserved("session.final"));
+                }
+            }
+            _ => reading.unknown(&path),
+        }
+    }
+    Ok(())
+}
+
+/// Only checked: nothing here keeps blocks by wish.
+fn retain(object: Object<'_>) -> Result<(), Invalid> {
+    if let Some(value) = object.get("ttl")
+        && !(value.is_string() || value.is_i64() || value.is_u64())
+    {
+        let path = object.path_of("ttl");
+        return Err(Invalid::kind(path, "an integer or a string", fields::kind(value)));
+    }
+    match object.string("class")? {
+        Some(class) if !CLASSES.contains(&class) => {
+            let path = object.path_of("class");
+            let message =
+                format!("Invalid '{path}': expected one of {}.", CLASSES.join(", "));
+            Err(Invalid::value(path, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The hints that Dynamo 1.6 defines.
+fn agent_hints(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
+    for (name, value) in present(object) {
+        let path = object.path_of(name);
+        match name {
+            "strict_priority" => {
+                reading.number(Hint::StrictPriority, &path, whole(value, &path)?);
+            }
+            "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
+            "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
+            "speculative_prefill" => {
+                object.boolean(name)?;
+                reading.ignore(&path, unserved(name));
+            }
+            "latency_sensitivity" => {
+                fields::number(value, &path, f32::MIN, f32::MAX)?;
+                reading.ignore(&path, unserved(name));
+            }
+            _ => reading.unknown(&path),
+        }
+    }
+    Ok(())
+}
+
+/// The fields that are not null.
+fn present(object: Object<'_>) -> impl Iterator<Item = (&str, &Value)> {
+    object.entries().map(|(name, value)| (name.as_str(), value)).filter(|(_, v)| !v.is_null())
+}
+
+/// An integer of any size; what lies beyond 64 bits is as good as their end.
+fn whole(value: &Value, path: &str) -> Result<i64, Invalid> {
+    fields::integer(value, path, i64::MIN, i64::MAX)
+}

@@ -1,0 +1,237 @@
+//! What a harness says about its intent, from whichever of its ways of saying it.
+//!
+//! A hint never fails a request by its value: what is out of bounds is clamped, what contradicts a
+//! more telling place or is not served is ignored, and [`Applied`] says so. A value of the wrong
+//! type is refused, since whoever sent it means something else than what is understood.
+//! docs/intent.md is the vocabulary for people.
+
+mod headers;
+mod vocabulary;
+
+pub(crate) use headers::Said;
+pub(crate) use vocabulary::{capabilities, unserved};
+
+use crate::config::HintsConfig;
+use crate::error::NAME_BYTES_MAX;
+use baton_proto::ir::Hints;
+use std::time::Duration;
+
+/// Unknown fields that are named in an answer; more are counted.
+const UNKNOWN_NAMED_MAX: usize = 8;
+
+/// What came of a hint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Applied {
+    /// Where it stood: `intent.priority`, `header x-dynamo-session-id`.
+    pub(crate) hint: String,
+    pub(crate) outcome: Outcome,
+    /// What counts now, where that is a number.
+    pub(crate) value: Option<i64>,
+    /// Why it does not count as it was said.
+    pub(crate) why: Option<String>,
+}
+
+/// Whether a hint counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Used,
+    /// With another value than was said.
+    Clamped,
+    Ignored,
+    /// No word of the vocabulary.
+    Unknown,
+}
+
+impl Outcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Clamped => "clamped",
+            Self::Ignored | Self::Unknown => "ignored",
+        }
+    }
+}
+
+/// A hint that is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hint {
+    StrictPriority,
+    Priority,
+    Osl,
+    DeadlineMs,
+    Session,
+    Parent,
+}
+
+const HINTS: usize = Hint::Parent as usize + 1;
+
+/// Collects what is said, the most telling place first: who speaks first decides.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    bounds: Bounds,
+    hints: Hints,
+    decided_by: [Option<String>; HINTS],
+    applied: Vec<Applied>,
+    unknown: usize,
+}
+
+/// What hints are clamped to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) priority_max: i64,
+    pub(crate) strict_priority_max: i64,
+    /// No request lives longer.
+    pub(crate) request: Duration,
+}
+
+impl Bounds {
+    pub(crate) fn new(config: &HintsConfig, request: Duration) -> Self {
+        let (priority_max, strict) = (config.priority_max, config.strict_priority_max);
+        Self {
+            priority_max: i64::from(priority_max),
+            strict_priority_max: i64::from(strict),
+            request,
+        }
+    }
+
+    /// The values that count as they are said, both ends included.
+    pub(crate) fn range(&self, hint: Hint) -> Option<(i64, i64)> {
+        match hint {
+            Hint::StrictPriority => Some((0, self.strict_priority_max)),
+            Hint::Priority => Some((-self.priority_max, self.priority_max)),
+            Hint::Osl => Some((0, i64::from(i32::MAX))),
+            Hint::DeadlineMs => {
+                Some((0, i64::try_from(self.request.as_millis()).unwrap_or(i64::MAX)))
+            }
+            Hint::Session | Hint::Parent => None,
+        }
+    }
+}
+
+impl Reading {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            hints: Hints::default(),
+            decided_by: [const { None }; HINTS],
+            applied: Vec::new(),
+            unknown: 0,
+        }
+    }
+
+    /// A hint that is a number.
+    pub(crate) fn number(&mut self, hint: Hint, place: &str, said: i64) {
+        if !self.decides(hint, place) {
+            return;
+        }
+        let (min, max) = self.bounds.range(hint).unwrap_or((i64::MIN, i64::MAX));
+        let value = said.clamp(min, max);
+        match hint {
+            Hint::StrictPriority => self.hints.strict_priority = value as u8,
+            Hint::Priority => self.hints.priority = value as i32,
+            Hint::Osl => self.hints.osl = Some(value as u32),
+            Hint::DeadlineMs => {
+                self.hints.wanted_within = Some(Duration::from_millis(value as u64));
+            }
+            Hint::Session | Hint::Parent => {}
+        }
+        let clamped = value != said;
+        self.applied.push(Applied {
+            hint: place.to_owned(),
+            outcome: if clamped { Outcome::Clamped } else { Outcome::Used },
+            value: Some(value),
+            why: clamped.then(|| format!("{min} to {max} is what counts here")),
+        });
+    }
+
+    /// A hint that is a name.
+    pub(crate) fn name(&mut self, hint: Hint, place: &str, said: &str) {
+        if said.is_empty() {
+            return self.ignore(place, "it is empty");
+        }
+        if !self.decides(hint, place) {
+            return;
+        }
+        let (name, shortened) = shortened(said);
+        match hint {
+            Hint::Session => self.hints.session = Some(name),
+            Hint::Parent => self.hints.parent = Some(name),
+            _ => {}
+        }
+        let why = || format!("longer than {NAME_BYTES_MAX} bytes; its digest is used instead");
+        self.applied.push(Applied {
+            hint: place.to_owned(),
+            outcome: if shortened { Outcome::Clamped } else { Outcome::Used },
+            value: None,
+            why: shortened.then(why),
+        });
+    }
+
+    /// A hint that is understood, and does not count.
+    pub(crate) fn ignore(&mut self, place: &str, why: &str) {
+        self.applied.push(Applied {
+            hint: place.to_owned(),
+            outcome: Outcome::Ignored,
+            value: None,
+            why: Some(why.to_owned()),
+        });
+    }
+
+    /// A field that the vocabulary does not have.
+    pub(crate) fn unknown(&mut self, place: &str) {
+        self.unknown += 1;
+        if self.unknown <= UNKNOWN_NAMED_MAX {
+            self.applied.push(Applied {
+                hint: crate::error::clip(place).to_owned(),
+                outcome: Outcome::Unknown,
+                value: None,
+                why: Some("no word of this vocabulary".to_owned()),
+            });
+        }
+    }
+
+    /// Whether any place has named the session up to now.
+    pub(crate) fn has_session(&self) -> bool {
+        self.hints.session.is_some()
+    }
+
+    pub(crate) fn finish(self) -> (Hints, Vec<Applied>) {
+        (self.hints, self.applied)
+    }
+
+    fn decides(&mut self, hint: Hint, place: &str) -> bool {
+        let slot = &mut self.decided_by[hint as usize];
+        match slot {
+            None => {
+                *slot = Some(place.to_owned());
+                true
+            }
+            Some(first) => {
+                let why = format!("{first} decides");
+                self.ignore(place, &why);
+                false
+            }
+        }
+    }
+}
+
+/// The unknown fields, for a header of the answer.
+pub(crate) fn warning(applied: &[Applied]) -> Option<String> {
+    let unknown = applied.iter().filter(|applied| applied.outcome == Outcome::Unknown);
+    // What stands in a header must be visible ASCII.
+    let plain = |name: &str| name.replace(|c: char| !c.is_ascii_graphic(), "?");
+    let names: Vec<_> = unknown.map(|applied| plain(&applied.hint)).collect();
+    (!names.is_empty()).then(|| format!("ignored unknown fields: {}", names.join(", ")))
+}
+
+/// A name that is short enough to be kept: itself, or its digest. Two long names that begin alike
+/// are two.
+fn shortened(name: &str) -> (String, bool) {
+    if name.len() <= NAME_BYTES_MAX {
+        return (name.to_owned(), false);
+    }
+    (format!("blake3:{}", blake3::hash(name.as_bytes()).to_hex()), true)
+}
+
+#[cfg(test)]
+mod tests;

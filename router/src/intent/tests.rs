@@ -1,0 +1,122 @@
+use super::*;
+use std::collections::HashMap;
+
+const BOUNDS: Bounds =
+    Bounds { priority_max: 100, strict_priority_max: 7, request: Duration::from_mins(10) };
+
+/// The hints of these headers, and who decided the session.
+fn told(headers: &[(&'static str, &str)]) -> (Hints, Vec<Applied>) {
+    let headers: HashMap<_, _> = headers.iter().copied().collect();
+    let said = Said::read(|name| headers.get(name).copied()).expect("well-formed headers");
+    let mut reading = Reading::new(BOUNDS);
+    said.tell(&mut reading);
+    said.tell_identity(&mut reading);
+    reading.finish()
+}
+
+fn session(headers: &[(&'static str, &str)]) -> (Option<String>, Option<String>) {
+    let hints = told(headers).0;
+    (hints.session, hints.parent)
+}
+
+fn pair(session: &str, parent: Option<&str>) -> (Option<String>, Option<String>) {
+    (Some(session.to_owned()), parent.map(str::to_owned))
+}
+
+#[test]
+fn who_speaks_is_known_from_what_harnesses_send_to_everybody() {
+    let claude = ("x-claude-code-session-id", "s");
+    assert_eq!(session(&[claude]), pair("s", None));
+    let agent = ("x-claude-code-agent-id", "a");
+    assert_eq!(session(&[claude, agent]), pair("s/a", Some("s")));
+    let parent = ("x-claude-code-parent-agent-id", "b");
+    assert_eq!(session(&[claude, agent, parent]), pair("s/a", Some("s/b")));
+
+    let codex = [("session-id", "s"), ("thread-id", "t"), ("x-codex-parent-thread-id", "r")];
+    assert_eq!(session(&codex), pair("t", Some("r")));
+    assert_eq!(session(&codex[..1]), pair("s", None));
+    let opencode = [("x-session-id", "s"), ("x-parent-session-id", "p"), ("x-session-affinity", "z")];
+    assert_eq!(session(&opencode), pair("s", Some("p")));
+    assert_eq!(session(&opencode[1..]), pair("z", Some("p")));
+
+    let explicit = [("x-dynamo-session-id", "d"), ("x-dynamo-parent-session-id", "e"), claude];
+    assert_eq!(session(&explicit), pair("d", Some("e")));
+    assert_eq!(session(&[("x-parent-session-id", "p")]), (None, None));
+    assert_eq!(session(&[("x-session-id", "")]), (None, None));
+}
+
+#[test]
+fn numbers_out_of_bounds_are_clamped_and_said_so() {
+    for (hint, said, value) in [
+        (Hint::Priority, i64::MAX, 100),
+        (Hint::Priority, i64::MIN, -100),
+        (Hint::StrictPriority, -1, 0),
+        (Hint::StrictPriority, 8, 7),
+        (Hint::Osl, -5, 0),
+        (Hint::DeadlineMs, -1, 0),
+        (Hint::DeadlineMs, i64::MAX, 600_000),
+    ] {
+        let mut reading = Reading::new(BOUNDS);
+        reading.number(hint, "x", said);
+        let (hints, applied) = reading.finish();
+        assert_eq!((applied[0].outcome, applied[0].value), (Outcome::Clamped, Some(value)));
+        assert!(applied[0].why.is_some());
+        let counts = match hint {
+            Hint::Priority => i64::from(hints.priority),
+            Hint::StrictPriority => i64::from(hints.strict_priority),
+            Hint::Osl => i64::from(hints.osl.expect("said")),
+            _ => hints.wanted_within.expect("said").as_millis() as i64,
+        };
+        assert_eq!(counts, value);
+    }
+}
+
+#[test]
+fn of_contradictory_hints_the_more_telling_place_decides() {
+    let mut reading = Reading::new(BOUNDS);
+    reading.number(Hint::Priority, "first", 3);
+    reading.number(Hint::Priority, "second", 9);
+    let (hints, applied) = reading.finish();
+    assert_eq!(hints.priority, 3);
+    let outcomes: Vec<_> = applied.iter().map(|applied| applied.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Used, Outcome::Ignored]);
+    assert_eq!(applied[1].why.as_deref(), Some("first decides"));
+}
+
+#[test]
+fn names_of_any_length_stay_apart_in_little_memory() {
+    let long = |end: &str| format!("{}{end}", "s".repeat(1 << 20));
+    let names = [long("1"), long("2")].map(|name| {
+        let (hints, applied) = told(&[("x-session-id", &name)]);
+        assert_eq!(applied[0].outcome, Outcome::Clamped);
+        hints.session.expect("a session")
+    });
+    assert_ne!(names[0], names[1]);
+    assert!(names.iter().all(|name| name.len() <= NAME_BYTES_MAX));
+}
+
+#[test]
+fn unknown_fields_are_named_up_to_a_bound() {
+    let mut reading = Reading::new(BOUNDS);
+    for i in 0..10_000 {
+        reading.unknown(&format!("intent.\u{e9}{i}"));
+    }
+    let applied = reading.finish().1;
+    assert_eq!(applied.len(), UNKNOWN_NAMED_MAX);
+    let warning = warning(&applied).expect("a warning");
+    assert!(warning.starts_with("ignored unknown fields: intent.?0, intent.?1"), "{warning}");
+    assert!(http::HeaderValue::try_from(warning).is_ok());
+    assert_eq!(super::warning(&[]), None);
+}
+
+#[test]
+fn headers_that_are_no_numbers_are_refused_by_name() {
+    for (name, value) in [
+        ("x-dynamo-request-priority", "high"),
+        ("x-dynamo-request-strict-priority", "1.5"),
+        ("x-dynamo-session-final", "maybe"),
+    ] {
+        let refused = Said::read(|header| (header == name).then_some(value)).expect_err("refused");
+        assert_eq!(refused.param.as_deref(), Some(name));
+    }
+}
