@@ -70,6 +70,8 @@ struct Member {
     endpoints: Option<Endpoints>,
     /// The stream to a decode worker; none to a prefill worker.
     link: Option<Arc<Link>>,
+    /// It has said what it has to do.
+    has_reported: bool,
 }
 
 /// Why a described worker is not given work.
@@ -199,6 +201,7 @@ impl Cluster {
             incarnation: Incarnation(description.incarnation),
             endpoints: description.endpoints,
             link,
+            has_reported: false,
         };
         let role = if member.link.is_some() { Role::Decode } else { Role::Prefill };
         state.fleet.join(worker, role, description.slots);
@@ -252,9 +255,12 @@ impl Cluster {
     }
 
     fn set_load(&self, worker: WorkerId, load: internal::Load) {
-        // Whoever has nothing to do has room: such a worker has only just started, and does not
-        // know yet what it has.
-        if load == internal::Load::default() {
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(&worker) else { return };
+        // The first words of a worker that has only just started come before it knows what it has:
+        // it has room.
+        member.has_reported |= load != internal::Load::default();
+        if !member.has_reported {
             return;
         }
         let load = Load {
@@ -264,7 +270,7 @@ impl Cluster {
             evictable_blocks: load.evictable_slots,
             pending_tokens: load.pending_tokens,
         };
-        self.lock().fleet.set_load(worker, load);
+        state.fleet.set_load(worker, load);
     }
 
     /// How many decode and prefill workers can be given work.

@@ -90,4 +90,10 @@ fn a_worker_that_does_not_know_its_load_yet_has_room() {
     let full = internal::Load { running: 1, ..internal::Load::default() };
     cluster.set_load(WorkerId(1), full);
     assert_eq!(room(), 0);
+    let free = internal::Load { free_slots: 7, ..internal::Load::default() };
+    cluster.set_load(WorkerId(1), free);
+    assert_eq!(room(), 7);
+    // Later, nothing free is what it means.
+    cluster.set_load(WorkerId(1), internal::Load::default());
+    assert_eq!(room(), 0);
 }
