@@ -30,12 +30,9 @@ def judge(check, content, calls):
     call = calls[0] if len(calls) == 1 and isinstance(calls[0], dict) else None
     if check["kind"] == "call":
         chosen = call is not None and call.get("name") == check["call"]["name"]
-        yield "tool_choice", chosen
         exact = chosen and call.get("arguments") == check["call"]["arguments"]
-        yield "arguments", exact
-        if check["known"]:
-            yield "known_choice", chosen
-            yield "known_arguments", exact
+        yield ("tool_choice" if check["known"] else "invented_choice"), chosen
+        yield ("arguments" if check["known"] else "invented_arguments"), exact
     elif check["kind"] == "answer":
         yield "answer", not calls and all(quoted(value, content) for value in check["values"])
     elif check["kind"] == "refusal":

@@ -91,7 +91,7 @@ def main():
     shares = figures.shares()
     for name, share in shares.items():
         asked = f"  (asked: {100 * ASKED[name]:.0f} %)" if name in ASKED else ""
-        print(f"{name:12} {100 * share:5.1f} % of {figures.asked[name]}{asked}")
+        print(f"{name:18} {100 * share:5.1f} % of {figures.asked[name]}{asked}")
     if args.out:
         args.out.write_text(json.dumps(dict(dialogues=args.dialogues, shares=shares)) + "\n")
     sys.exit(any(shares.get(name, 0) < share for name, share in ASKED.items()))

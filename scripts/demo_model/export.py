@@ -14,10 +14,10 @@ from tokenizer import SPECIAL
 
 HERE = Path(__file__).parent
 LABELS = dict(
-    tool_choice="the right tool is called",
-    arguments="name and arguments are exactly right",
-    known_choice="the right tool is called, where it is one of the 24 kinds",
-    known_arguments="name and arguments are exactly right, where it is one of the 24 kinds",
+    tool_choice="the right tool is called, of the 24 kinds",
+    arguments="name and arguments are exactly right, of the 24 kinds",
+    invented_choice="the right tool is called, where it exists in this dialogue only",
+    invented_arguments="name and arguments are exactly right, where the tool is such a one",
     answer="the answer has every value of the tool's result",
     refusal="it says that it cannot, where no tool fits",
     talk="small talk is answered to the point",
@@ -33,7 +33,9 @@ def write(path, content):
 def card(config, at, parameters, figures):
     """The model card: the prose of CARD.md, with what was measured."""
     rows = "\n".join(
-        f"| {LABELS[name]} | {100 * share:.1f} % |" for name, share in figures["shares"].items()
+        f"| {label} | {100 * figures['shares'][name]:.1f} % |"
+        for name, label in LABELS.items()
+        if name in figures["shares"]
     )
     return (HERE / "CARD.md").read_text().format(
         parameters=f"{parameters / 1e6:.1f}",

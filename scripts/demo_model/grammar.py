@@ -8,7 +8,7 @@ from invented import invented
 from phrasing import TALK_OPENINGS, dressed, phrasing
 from talk import ERROR_ANSWER, ERRORS, SYSTEMS, TOPICS, UNKNOWN, UNKNOWN_ANSWER
 from tools import ALIKE, CHAINS, KINDS
-from values import draw, made_up
+from values import ENDING, draw, made_up
 
 NO_TOOL = "I cannot do that, I have no tool for it."
 SLOT = re.compile(r"\{((?:[12]\.)?[a-z_]+)\}")
@@ -54,6 +54,10 @@ class Tool:
             arguments[self.names[p.names[0]]] = value if p.type == "string" else json.loads(value)
         return {"name": self.name, "arguments": arguments}
 
+    def ending(self, prefix=""):
+        """Slots whose values show their end."""
+        return {prefix + p.names[0] for p in self.kind.parameters if p.value in ENDING}
+
     def facts(self, rng, evaluation):
         return {slot: draw(kind, rng, evaluation) for slot, kind in self.kind.facts.items()}
 
@@ -94,9 +98,9 @@ class Dialogue:
     def user(self, text):
         self.messages.append({"role": "user", "content": text})
 
-    def ask(self, texts, slots):
+    def ask(self, texts, slots, ending):
         """A request in one of these phrasings."""
-        text = phrasing(self.rng, texts, self.evaluation, lambda: made_up(self.rng))
+        text = phrasing(self.rng, texts, self.evaluation, lambda: made_up(self.rng), ending)
         self.user(fill(dressed(self.rng, text), slots))
 
     def assistant(self, thought, content="", call=None, **check):
@@ -105,8 +109,7 @@ class Dialogue:
             message["reasoning_content"] = thought
         if call:
             message["tool_calls"] = [{"type": "function", "function": call}]
-            known = any(t.name == call["name"] and key in KINDS for key, t in self.tools.items())
-            check = {"kind": "call", "call": call, "known": known}
+            check = {"kind": "call", "call": call, **check}
         self.checks[len(self.messages)] = check
         self.messages.append(message)
 
@@ -142,7 +145,7 @@ class Dialogue:
         kind = invented(self.rng, self.evaluation) if made else KINDS[key]
         tool = Tool(self.rng, key, kind)
         slots = tool.values(self.rng, self.evaluation)
-        self.ask(tool.kind.asks, slots)
+        self.ask(tool.kind.asks, slots, tool.ending())
         thought = fill(f"The user wants {tool.kind.goal}. No tool fits.", slots)
         self.assistant(thought, NO_TOOL, kind="refusal")
 
@@ -158,7 +161,7 @@ class Dialogue:
 
     def call(self, tool, slots, goal):
         thought = fill(f"The user wants {goal}. I call {tool.name}.", slots)
-        self.assistant(thought, call=tool.call(slots))
+        self.assistant(thought, call=tool.call(slots), known=tool.key in KINDS)
 
     def fail(self, tool, slots):
         """A call whose result is an error."""
@@ -177,7 +180,7 @@ class Dialogue:
     def one(self, key):
         tool = self.tools[key]
         slots = tool.values(self.rng, self.evaluation)
-        self.ask(tool.kind.asks, slots)
+        self.ask(tool.kind.asks, slots, tool.ending())
         if self.rng.random() < 0.05:
             return self.fail(tool, slots)
         facts = self.use(tool, slots, tool.kind.goal)
@@ -188,7 +191,7 @@ class Dialogue:
         slots1 = first.values(self.rng, self.evaluation)
         slots2 = second.values(self.rng, self.evaluation)
         slots = {f"1.{k}": v for k, v in slots1.items()} | {f"2.{k}": v for k, v in slots2.items()}
-        self.ask(chain.asks, slots)
+        self.ask(chain.asks, slots, first.ending("1.") | second.ending("2."))
         facts = self.use(first, slots1, first.kind.goal, single_line=True)
         fact, parameter = chain.feeds
         slots2[parameter] = facts[fact]
@@ -238,6 +241,8 @@ def dialogue(seed, evaluation=False):
         kinds, count = {key: KINDS[key]}, (1, 1, 2, 2, 3, 3, 4)
     made.tools = offer(rng, kinds, rng.choice(count), evaluation)
     turn(rng, made)
-    while rng.random() < 0.45 and len(made.messages) < 14:
+    # Training has more turns, since what precedes them is read for nothing otherwise.
+    more = 0.45 if evaluation else 0.65
+    while rng.random() < more and len(made.messages) < 14:
         turn(rng, made)
     return made

@@ -3,6 +3,7 @@
 import re
 
 CHOICE = re.compile(r"\[([^\[\]{}]*(?:\{[\w.]+\}[^\[\]{}]*)*\|[^\[\]]*)\]")
+SLOT = re.compile(r"(\{([\w.]+)\})([.,:?!]*)$")  # a word that is a value and perhaps a mark
 
 MACROS = {
     "@know": "[I want to know|I need to know|I'd like to know|I would like to know|Tell me|Please tell me|Do you know|Can you tell me|Could you tell me|Let me know|Find out|Please find out|I wonder]",
@@ -30,6 +31,18 @@ FILLERS = (
     "well exactly today right there here even only quite"
 ).split()
 DROPPED = {"the", "a", "an", "me", "please", "is", "are", "do", "does", "can", "you", "could"}
+# What may stand before or after a value without being a part of it.
+ORDINARY = (
+    "going gone done happening about standing stands found lives living currently yet already "
+    "being been was were will would might while because since until before after later soon "
+    "tomorrow yesterday tonight instead otherwise though although anyway altogether together alone "
+    "almost nearly roughly possibly probably certainly surely hopefully finally recently lately "
+    "often never always sometimes usually once twice online outside nearby around across along "
+    "among behind beyond during within without through toward under upon than when whenever where "
+    "wherever whether which whose why how looks looking seems seen appears exists means matters "
+    "works working happens happened changed needed wanted called named said asked told thinks "
+    "knows comes came goes went gets got makes made takes took keeps kept lets shows ready used"
+).split()
 # Words that can be unknown without the request losing its sense.
 COMMON = DROPPED | set("i of for it that this my tell show give get want need would what how".split())
 
@@ -43,15 +56,20 @@ def choose(rng, text):
     return text
 
 
-def phrasing(rng, texts, evaluation, made_up):
+def phrasing(rng, texts, evaluation, made_up, ending=()):
     """One of the phrasings of training, or of those that are kept for the evaluation.
 
-    In training a part of them is blurred, so that no single word is what a request hangs on;
-    `made_up` gives a word that means nothing.
+    In training a part of them is blurred, so that no single word is what a request hangs on, and
+    no known word what a value ends at; `made_up` gives a word that means nothing, `ending` are the
+    slots whose values show their end.
     """
     said = choose(rng, rng.choice([t for i, t in enumerate(texts) if (i % 4 == 3) == evaluation]))
-    if not evaluation and rng.random() < 0.4:
+    if evaluation:
+        return said
+    if rng.random() < 0.45:
         said = blurred(rng, said, made_up)
+    if rng.random() < 0.35:
+        said = crowded(rng, said, made_up, ending)
     return said
 
 
@@ -88,3 +106,19 @@ def blurred(rng, said, made_up):
     elif common := [i for i in plain if words[i].lower() in COMMON]:
         words[rng.choice(common)] = made_up()
     return " ".join(w for w in words if w) or said
+
+
+def crowded(rng, said, made_up, ending):
+    """With one more word right before or after one of the values."""
+    words = said.split(" ")
+    free = [i for i, w in enumerate(words) if (slot := SLOT.match(w)) and slot[2] in ending]
+    if not free:
+        return said
+    at = rng.choice(free)
+    slot, _, mark = SLOT.match(words[at]).groups()
+    if at and rng.random() < 0.3:
+        words.insert(at, rng.choice(ORDINARY))
+    else:
+        after = rng.choice(ORDINARY) if rng.random() < 0.5 else made_up()
+        words[at] = f"{slot} {after}{mark}"
+    return " ".join(words)

@@ -6,7 +6,8 @@ called stands in asks.py.
 
 from dataclasses import dataclass, replace
 
-from asks import ASKS, CHAIN_ASKS
+from asks import ASKS
+from chain_asks import CHAIN_ASKS
 
 
 @dataclass

@@ -211,7 +211,7 @@ def main():
     parser.add_argument("--rest", type=float, default=0.0, help="weight of what others say")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=20, help="steps between lines of the log")
-    parser.add_argument("--evaluate", type=int, default=300, help="steps between evaluations")
+    parser.add_argument("--evaluate", type=int, default=600, help="steps between evaluations")
     parser.add_argument("--dialogues", type=int, default=50, help="dialogues in an evaluation")
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()

@@ -256,6 +256,11 @@ CLOSED = dict(
     small=small,
 )  # fmt: skip
 
+# Kinds whose values have no space, or only before a capital letter: a lower-case word that follows
+# one is no part of it.
+ENDING = set("word number integer path directory city person full_name host url".split())
+ENDING |= set("identifier ticker date clock currency language".split())
+
 
 def held_out(value):
     return zlib.crc32(value.encode()) % HELD_OUT_OF == 0
