@@ -41,6 +41,13 @@ pub enum Prompt {
     Tokens(Vec<TokenId>),
 }
 
+impl Prompt {
+    /// Whether an answer to it is the next message of a conversation.
+    pub fn is_continued_by_an_answer(&self) -> bool {
+        matches!(self, Self::Chat(chat) if chat.add_generation_prompt)
+    }
+}
+
 /// A conversation as typed parts in their true order.
 #[derive(Clone, Debug, Default)]
 pub struct Chat {
@@ -219,6 +226,8 @@ pub struct Hints {
     pub osl: Option<u32>,
     /// From the request's arrival to when its answer is wanted. It orders, and ends nothing.
     pub wanted_within: Option<Duration>,
+    /// After this turn, what the next prompt certainly begins with is computed ahead.
+    pub speculative_prefill: bool,
     /// The conversation this turn belongs to.
     pub session: Option<String>,
     /// The conversation that this one works for.

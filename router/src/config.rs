@@ -39,6 +39,8 @@ pub struct Config {
     pub decisions: DecisionsConfig,
     /// How much clients may ask for.
     pub hints: HintsConfig,
+    /// What is computed before it is asked for.
+    pub speculation: SpeculationConfig,
     /// Bounds on what comes in.
     pub limits: Limits,
     /// How long things may take.
@@ -130,6 +132,46 @@ pub struct HintsConfig {
     pub strict_priority_max: u8,
 }
 
+/// What is computed before it is asked for, for turns whose hints want that.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeculationConfig {
+    /// `on`; `shadow`: it is decided and counted, and nothing is computed; `off`.
+    pub mode: Switch,
+    /// Prompts that are prepared or computed ahead at once; what comes beyond is not.
+    pub running_max: usize,
+    /// How long one may take; it holds memory of its worker.
+    pub patience: Span,
+    /// Memory for the conversations of turns that run, whose next prompt is to be prepared for.
+    pub bytes_max: ByteSize,
+    /// Blocks that were computed ahead, of which it is followed what comes of them.
+    pub remembered_blocks_max: usize,
+}
+
+/// Whether a feature acts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// It does nothing.
+    Off,
+    /// It decides, and what it would do is counted.
+    Shadow,
+    /// It acts.
+    #[default]
+    On,
+}
+
+impl Switch {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Shadow => "shadow",
+            Self::On => "on",
+        }
+    }
+}
+
 /// A record of every decision, for comparing policies afterwards; it has no content.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -215,6 +257,7 @@ impl Default for Config {
             placement: PlacementConfig::default(),
             decisions: DecisionsConfig::default(),
             hints: HintsConfig::default(),
+            speculation: SpeculationConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             prefill: Vec::new(),
@@ -262,6 +305,18 @@ impl Default for DecisionsConfig {
 impl Default for HintsConfig {
     fn default() -> Self {
         Self { priority_max: 100, strict_priority_max: 7 }
+    }
+}
+
+impl Default for SpeculationConfig {
+    fn default() -> Self {
+        Self {
+            mode: Switch::On,
+            running_max: 64,
+            patience: Span::secs(10),
+            bytes_max: ByteSize::mib(256),
+            remembered_blocks_max: 65_536,
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Intake {
             seed: 1,
             sampling: self.text.sampling_defaults(),
             said: Said::default(),
-            bounds: Bounds::new(&self.config.hints, Duration::from_mins(1)),
+            bounds: Bounds::new(&self.config),
         };
         api::parse(Dialect::Chat, body, &mint, &self.config).map_err(|error| error.to_string())
     }

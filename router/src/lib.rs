@@ -7,6 +7,7 @@
 //! Absent on purpose: KV bytes, transports, kernels. The router sees hashes and token ids only.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod api;
 mod bodies;
 pub mod choose;
@@ -153,7 +154,10 @@ impl Router {
 
 /// How many tasks a router of this configuration may need.
 fn tasks_max(config: &Config) -> usize {
-    config.limits.requests_max + config.serve.connections_max as usize + TASKS_BESIDE_REQUESTS
+    config.limits.requests_max
+        + config.serve.connections_max as usize
+        + config.speculation.running_max
+        + TASKS_BESIDE_REQUESTS
 }
 
 fn secret(config: &Config) -> Result<ClusterSecret, Failure> {

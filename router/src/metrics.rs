@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     handover: Histogram,
     pub(crate) moved_turns: Counter,
     pub(crate) decisions_dropped: Counter,
+    speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
+    speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
 }
 
 impl Metrics {
@@ -64,6 +66,16 @@ impl Metrics {
                 "Decisions that were not recorded because the disk was slow or refused them",
                 Counter::default(),
             ),
+            speculations: registry.register(
+                "speculations",
+                "Turns whose next prompt was to be prepared for, by what came of it",
+                Family::default(),
+            ),
+            speculation_tokens: registry.register(
+                "speculation_tokens",
+                "Tokens that were computed ahead: asked for later (hit), or not (wasted)",
+                Family::default(),
+            ),
         }
     }
 
@@ -94,6 +106,16 @@ impl Metrics {
         if report.pulled_blocks > 0 {
             self.handover.observe(seconds(report.handover_us));
         }
+    }
+
+    /// What came of preparing for a next prompt.
+    pub(crate) fn speculation(&self, outcome: &'static str) {
+        self.speculations.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// What became of tokens that were computed ahead.
+    pub(crate) fn speculated(&self, outcome: &'static str, tokens: u64) {
+        self.speculation_tokens.get_or_create(&vec![("outcome", outcome)]).inc_by(tokens);
     }
 
     fn count(&self, stage: &'static str, kind: &'static str, count: u64) {

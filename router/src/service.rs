@@ -1,6 +1,7 @@
 //! What all requests of a router share, and the way every request takes in: counted, minted,
 //! parsed and prepared on the threads for text.
 
+use crate::ahead::Speculation;
 use crate::api::{Call, Delivery, Mint};
 use crate::bodies::Bodies;
 use crate::cluster::Cluster;
@@ -48,6 +49,8 @@ pub(crate) struct Service {
     /// What earlier prompts have left.
     prompts: Prompts,
     retries: Mutex<RetryBudget>,
+    /// What was computed ahead.
+    speculation: Speculation,
     /// Where decisions are recorded, if they are.
     decisions: Option<DecisionLog>,
 }
@@ -72,6 +75,7 @@ impl Service {
             bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
+            speculation: Speculation::new(&config.speculation, metrics.clone()),
             config,
             token_bytes_max: token_bytes_max(&text),
             text,
@@ -127,12 +131,11 @@ impl Service {
 
     /// What a new request gets from the router. `tenant` and `said` come from its headers.
     pub(crate) fn mint(&self, tenant: Option<&str>, said: Said) -> Result<Mint, TurnError> {
-        let mut random = [0; 24];
-        getrandom::fill(&mut random).map_err(|error| TurnError::Internal(error.to_string()))?;
-        let (id, seed) = random.split_at(16);
-        let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| TurnError::Internal(error.to_string()))?;
+        let seed = u64::from_le_bytes(seed);
         Ok(Mint {
-            id: RequestId::from_slice(id).unwrap_or_default(),
+            id: request_id()?,
             tenant: tenant.map_or_else(TenantId::anonymous, |name| TenantId(Arc::from(name))),
             deadline: self.config.timeouts.request.0,
             seed,
@@ -144,7 +147,7 @@ impl Service {
 
     /// What hints are clamped to.
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds::new(&self.config.hints, self.config.timeouts.request.0)
+        Bounds::new(&self.config)
     }
 
     /// Whether one more attempt may be made.
@@ -182,6 +185,18 @@ impl Service {
         &self.text
     }
 
+    pub(crate) fn text_pool(&self) -> &TextPool {
+        &self.text_pool
+    }
+
+    pub(crate) fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    pub(crate) fn speculation(&self) -> &Speculation {
+        &self.speculation
+    }
+
     pub(crate) fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
     }
@@ -197,6 +212,13 @@ impl Service {
     fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryBudget> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A name that no other request has.
+pub(crate) fn request_id() -> Result<RequestId, TurnError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| TurnError::Internal(error.to_string()))?;
+    Ok(RequestId::from_slice(&id).unwrap_or_default())
 }
 
 /// A number for the session of a request: the same on every router, and another one for another

@@ -136,7 +136,10 @@ pub(super) fn draw(scenario: &Scenario, chance: &mut Chance) -> Vec<Ask> {
             choices,
             max_tokens,
             osl,
-            precedence: Precedence { priority: chance.below(3) as i32 - 1, ..Precedence::default() },
+            precedence: Precedence {
+                priority: chance.below(3) as i32 - 1,
+                ..Precedence::default()
+            },
             deadline: at + load.deadline,
             gone_at,
             stop,

@@ -17,12 +17,12 @@ pub struct GenerateRequest {
     /// Log-probabilities of the drawn tokens and of that many alternatives.
     #[prost(uint32, optional, tag = "9")]
     pub logprobs: ::core::option::Option<u32>,
-    /// What the caller knows about this turn and its session.
-    #[prost(message, optional, tag = "10")]
-    pub intent: ::core::option::Option<Intent>,
     /// Whose blocks may be shared; empty: anonymous.
     #[prost(string, tag = "12")]
     pub tenant: ::prost::alloc::string::String,
+    /// What the caller knows about this turn and its session.
+    #[prost(message, optional, tag = "13")]
+    pub intent: ::core::option::Option<Intent>,
     #[prost(oneof = "generate_request::Prompt", tags = "2, 3, 4")]
     pub prompt: ::core::option::Option<generate_request::Prompt>,
 }

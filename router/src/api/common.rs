@@ -3,9 +3,9 @@
 use super::fields::{self, Object};
 use super::hints;
 use crate::config::Limits;
-use crate::intent::{self, Applied, Bounds, Said};
 use crate::error::Invalid;
 pub(super) use crate::error::{NAME_BYTES_MAX, clip};
+use crate::intent::{self, Applied, Bounds, Said};
 use baton_proto::ids::{RequestId, TenantId, TokenId};
 use baton_proto::ir::{Prompt, Request, Sampling, Stop};
 use baton_text::SamplingDefaults;
@@ -83,7 +83,8 @@ pub(super) fn call(
     refuse_unsupported(body)?;
     let stop = stop(body, &parts, limits)?;
     let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
-    let (hints, applied) = hints::read(body, mint)?;
+    let continues = parts.prompt.is_continued_by_an_answer() && choices == 1;
+    let (hints, applied) = hints::read(body, mint, continues)?;
     let delivery = delivery(body, applied)?;
     let request = Request {
         id: mint.id,

@@ -3,19 +3,23 @@
 use super::common::Mint;
 use super::fields::{self, Object};
 use crate::error::Invalid;
-use crate::intent::{Applied, Hint, Reading, unserved};
+use crate::intent::{Applied, Hint, Reading, VERSION, unserved};
 use baton_proto::ir::Hints;
 use serde_json::Value;
 
 const INTENT: &str = "intent";
 const AGENT_HINTS: &str = "nvext.agent_hints";
-const CLASSES: [&str; 6] =
-    ["system_and_tools", "history", "tool_result", "reasoning", "answer", "subagent"];
 
 /// The hints of a request, and what came of each. Headers beat the body, and in it the neutral
 /// vocabulary beats the vendor's.
-pub(super) fn read(body: Object<'_>, mint: &Mint) -> Result<(Hints, Vec<Applied>), Invalid> {
-    let mut reading = Reading::new(mint.bounds);
+///
+/// `continues` says whether a further turn can be foreseen from this one.
+pub(super) fn read(
+    body: Object<'_>,
+    mint: &Mint,
+    continues: bool,
+) -> Result<(Hints, Vec<Applied>), Invalid> {
+    let mut reading = Reading::new(mint.bounds, continues);
     mint.said.tell(&mut reading);
     if let Some(value) = body.get(INTENT) {
         intent(Object::new(value, INTENT)?, &mut reading)?;
@@ -38,7 +42,10 @@ fn intent(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
     for (name, value) in present(object) {
         let path = object.path_of(name);
         match name {
-            "version" => drop(whole(value, &path)?),
+            "version" if whole(value, &path)? != VERSION => {
+                reading.ignore(&path, &format!("version {VERSION} is what is read here"));
+            }
+            "version" => {}
             "strict_priority" => {
                 reading.number(Hint::StrictPriority, &path, whole(value, &path)?);
             }
@@ -50,11 +57,11 @@ fn intent(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
                 reading.ignore(&path, unserved(name));
             }
             "speculative_prefill" => {
-                object.boolean(name)?;
-                reading.ignore(&path, unserved(name));
+                let said = object.boolean(name)?.unwrap_or_default();
+                reading.wish(Hint::SpeculativePrefill, &path, said);
             }
             "retain" => {
-                retain(Object::new(value, &path)?)?;
+                retain(Object::new(value, &path)?, reading)?;
                 reading.ignore(&path, unserved(name));
             }
             "session" => session(Object::new(value, &path)?, reading)?,
@@ -81,23 +88,20 @@ fn session(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Only checked: nothing here keeps blocks by wish.
-fn retain(object: Object<'_>) -> Result<(), Invalid> {
-    if let Some(value) = object.get("ttl")
-        && !(value.is_string() || value.is_i64() || value.is_u64())
-    {
-        let path = object.path_of("ttl");
-        return Err(Invalid::kind(path, "an integer or a string", fields::kind(value)));
-    }
-    match object.string("class")? {
-        Some(class) if !CLASSES.contains(&class) => {
-            let path = object.path_of("class");
-            let message =
-                format!("Invalid '{path}': expected one of {}.", CLASSES.join(", "));
-            Err(Invalid::value(path, message))
+/// Only read: nothing here keeps blocks by wish.
+fn retain(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
+    for (name, value) in present(object) {
+        let path = object.path_of(name);
+        match name {
+            "ttl" if !(value.is_string() || value.is_i64() || value.is_u64()) => {
+                return Err(Invalid::kind(path, "an integer or a string", fields::kind(value)));
+            }
+            "ttl" => {}
+            "class" => drop(fields::string(value, &path)?),
+            _ => reading.unknown(&path),
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// The hints that Dynamo 1.6 defines.
@@ -111,11 +115,13 @@ fn agent_hints(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid>
             "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
             "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
             "speculative_prefill" => {
-                object.boolean(name)?;
-                reading.ignore(&path, unserved(name));
+                let said = object.boolean(name)?.unwrap_or_default();
+                reading.wish(Hint::SpeculativePrefill, &path, said);
             }
             "latency_sensitivity" => {
-                fields::number(value, &path, f32::MIN, f32::MAX)?;
+                if !value.is_number() {
+                    return Err(Invalid::kind(path, "a number", fields::kind(value)));
+                }
                 reading.ignore(&path, unserved(name));
             }
             _ => reading.unknown(&path),

@@ -2,11 +2,11 @@
 
 use super::common::{Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::write::Writer;
-use super::{Dialect, chat, completions, error, explain, models, sse};
+use super::{Dialect, capabilities, chat, completions, error, explain, models, sse};
 use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
-use crate::intent::{self, Said};
+use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
@@ -37,7 +37,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))
         .route("/v1/models", get(models::list))
-        .route("/v1/capabilities", get(capabilities))
+        .route("/v1/capabilities", get(capabilities::get))
         // Names may contain slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
@@ -58,11 +58,6 @@ async fn text_completions(State(service): State<Arc<Service>>, request: Request)
     answer(service, Dialect::Completions, request).await
 }
 
-/// Which hints this deployment honours.
-async fn capabilities(State(service): State<Arc<Service>>) -> axum::Json<Value> {
-    axum::Json(intent::capabilities(&service.bounds()))
-}
-
 /// Counts the request and answers it, well or badly.
 async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Response {
     let mut count = RequestCount::new(service.metrics(), dialect.name());
@@ -74,9 +69,10 @@ async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Re
         Ok(Begun::Turn(turn, mut delivery)) => {
             let (stream, warning) = (delivery.stream, delivery.warning.take());
             let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
-            let response = match stream {
-                true => sse::respond(&service, *turn, writer, count),
-                false => whole(*turn, writer, count).await,
+            let response = if stream {
+                sse::respond(&service, *turn, writer, count)
+            } else {
+                whole(*turn, writer, count).await
             };
             warned(response, warning)
         }

@@ -3,6 +3,7 @@
 //! A request is taken in by [`http`], read by [`chat`] or [`completions`] into the internal
 //! request, and answered by [`write`], at once or as server-sent events ([`sse`]).
 
+mod capabilities;
 mod chat;
 mod common;
 mod completions;

@@ -2,7 +2,7 @@
 
 use super::common::{Call, Delivery, Mint};
 use super::{chat, completions};
-use crate::config::Limits;
+use crate::config::{Limits, Switch};
 use crate::error::Invalid;
 use crate::intent::{Bounds, Outcome, Said};
 use baton_proto::ids::{RequestId, TenantId};
@@ -12,7 +12,12 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 fn bounds() -> Bounds {
-    Bounds { priority_max: 100, strict_priority_max: 7, request: Duration::from_mins(1) }
+    Bounds {
+        priority_max: 100,
+        strict_priority_max: 7,
+        request: Duration::from_mins(1),
+        speculation: Switch::On,
+    }
 }
 
 fn mint() -> Mint {
@@ -164,14 +169,12 @@ fn intent_is_read_and_every_hint_is_answered() {
         priority: 100,
         osl: Some(9),
         wanted_within: Some(Duration::ZERO),
+        speculative_prefill: false,
         session: Some("s".to_owned()),
         parent: Some("p".to_owned()),
     };
     assert_eq!(call.request.hints, hints);
-    assert_eq!(
-        call.delivery.warning.as_deref(),
-        Some("ignored unknown fields: intent.mood")
-    );
+    assert_eq!(call.delivery.warning.as_deref(), Some("ignored unknown fields: intent.mood"));
     let applied = call.delivery.applied.expect("hints are answered");
     let with = |outcome: Outcome| -> Vec<&str> {
         let with = applied.iter().filter(|applied| applied.outcome == outcome);
@@ -350,6 +353,15 @@ fn bad_completions_are_refused_with_the_field_named() {
         json!({"guided_regex": "a*"}),
         json!({"nvext": []}),
         json!({"nvext": {"extra_fields": "timing"}}),
+        json!({"ignore_eos": 1}),
+    ];
+    let refusals = cases.iter().map(|fields| refusal(parse_text(&text_with(fields))));
+    insta::assert_snapshot!(refusals.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn hints_of_the_wrong_type_are_refused_with_the_field_named() {
+    let cases = [
         json!({"nvext": {"agent_hints": {"priority": "high"}}}),
         json!({"nvext": {"agent_hints": {"latency_sensitivity": "much"}}}),
         json!({"intent": 1}),
@@ -358,11 +370,10 @@ fn bad_completions_are_refused_with_the_field_named() {
         json!({"intent": {"speculative_prefill": 1}}),
         json!({"intent": {"tool_eta_ms": []}}),
         json!({"intent": {"retain": {"ttl": {}}}}),
-        json!({"intent": {"retain": {"class": "gold"}}}),
+        json!({"intent": {"retain": {"class": 5}}}),
         json!({"intent": {"session": "s"}}),
         json!({"intent": {"session": {"id": 7}}}),
         json!({"intent": {"session": {"final": "yes"}}}),
-        json!({"ignore_eos": 1}),
     ];
     let refusals = cases.iter().map(|fields| refusal(parse_text(&text_with(fields))));
     insta::assert_snapshot!(refusals.collect::<Vec<_>>().join("\n"));

@@ -201,6 +201,16 @@ impl Writer {
         if let Some(applied) = &self.delivery.applied {
             extra.insert("applied".to_owned(), applied.iter().map(told).collect());
         }
+        if let Some(bought) = &summary.bought {
+            extra.insert(
+                "speculation".to_owned(),
+                json!({
+                    "hit_tokens": bought.hit_tokens,
+                    "wasted_tokens": bought.wasted_tokens,
+                    "lead_ms": millis(bought.lead),
+                }),
+            );
+        }
         if let Some(why) = &summary.why {
             extra.insert("explain".to_owned(), explain::decision(why));
         }

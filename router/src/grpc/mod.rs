@@ -4,8 +4,8 @@
 mod parse;
 
 use crate::api::{Call, Delivery, status as http_status};
-use crate::intent::Said;
 use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
+use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{self, EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;

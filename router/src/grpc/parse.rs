@@ -33,7 +33,8 @@ pub(super) fn request(
         "" => config.model.display_name(),
         _ => message.model,
     };
-    let hints = hints(&message.intent.unwrap_or_default(), mint);
+    let continues = prompt.is_continued_by_an_answer() && choices == 1;
+    let hints = hints(&message.intent.unwrap_or_default(), mint, continues);
     Ok(Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
@@ -49,8 +50,8 @@ pub(super) fn request(
 }
 
 /// The same vocabulary as over HTTP; what came of it has no place in the answer here.
-fn hints(intent: &Intent, mint: &Mint) -> Hints {
-    let mut reading = Reading::new(mint.bounds);
+fn hints(intent: &Intent, mint: &Mint, continues: bool) -> Hints {
+    let mut reading = Reading::new(mint.bounds, continues);
     mint.said.tell(&mut reading);
     let numbers = [
         (Hint::StrictPriority, "intent.strict_priority", intent.strict_priority.map(i64::from)),
@@ -70,6 +71,9 @@ fn hints(intent: &Intent, mint: &Mint) -> Hints {
         if let Some(said) = said {
             reading.name(hint, place, said);
         }
+    }
+    if let Some(said) = intent.speculative_prefill {
+        reading.wish(Hint::SpeculativePrefill, "intent.speculative_prefill", said);
     }
     mint.said.tell_identity(&mut reading);
     reading.finish().0

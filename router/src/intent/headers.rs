@@ -3,6 +3,7 @@
 
 use super::{Hint, Reading};
 use crate::error::{Invalid, clip};
+use std::num::IntErrorKind;
 
 const PRIORITY: &str = "x-dynamo-request-priority";
 const STRICT_PRIORITY: &str = "x-dynamo-request-strict-priority";
@@ -40,14 +41,18 @@ impl Said {
     ) -> Result<Self, Invalid> {
         let number = |name: &'static str| -> Result<Option<i64>, Invalid> {
             let Some(text) = header(name) else { return Ok(None) };
-            let refuse = |_| {
-                let message = format!(
-                    "Invalid header '{name}': expected an integer, but got `{}`.",
-                    clip(text)
-                );
-                Invalid::value(name, message)
-            };
-            text.trim().parse().map(Some).map_err(refuse)
+            match text.trim().parse::<i64>().map_err(|error| *error.kind()) {
+                Ok(said) => Ok(Some(said)),
+                // As in a body, what lies beyond 64 bits is as good as their end.
+                Err(IntErrorKind::PosOverflow) => Ok(Some(i64::MAX)),
+                Err(IntErrorKind::NegOverflow) => Ok(Some(i64::MIN)),
+                Err(_) => {
+                    let text = clip(text);
+                    let message =
+                        format!("Invalid header '{name}': expected an integer, but got `{text}`.");
+                    Err(Invalid::value(name, message))
+                }
+            }
         };
         let is_final = match header(FINAL) {
             None | Some("0" | "false") => false,
@@ -136,10 +141,7 @@ fn harness<'a>(header: &impl Fn(&'static str) -> Option<&'a str>) -> Identity {
 }
 
 /// A subagent has a conversation of its own under the session's id.
-fn claude_code<'a>(
-    header: &impl Fn(&'static str) -> Option<&'a str>,
-    root: Named,
-) -> Identity {
+fn claude_code<'a>(header: &impl Fn(&'static str) -> Option<&'a str>, root: Named) -> Identity {
     let within = |named: Named| Named { name: format!("{}/{}", root.name, named.name), ..named };
     let Some(agent) = named(header, "x-claude-code-agent-id") else {
         return Identity { session: Some(root), parent: None };

@@ -9,9 +9,9 @@ mod headers;
 mod vocabulary;
 
 pub(crate) use headers::Said;
-pub(crate) use vocabulary::{capabilities, unserved};
+pub(crate) use vocabulary::{SERVED, UNSERVED, VERSION, unserved};
 
-use crate::config::HintsConfig;
+use crate::config::{Config, Switch};
 use crate::error::NAME_BYTES_MAX;
 use baton_proto::ir::Hints;
 use std::time::Duration;
@@ -59,6 +59,7 @@ pub(crate) enum Hint {
     Priority,
     Osl,
     DeadlineMs,
+    SpeculativePrefill,
     Session,
     Parent,
 }
@@ -69,6 +70,8 @@ const HINTS: usize = Hint::Parent as usize + 1;
 #[derive(Debug)]
 pub(crate) struct Reading {
     bounds: Bounds,
+    /// Whether a further turn can be foreseen from this one.
+    continues: bool,
     hints: Hints,
     decided_by: [Option<String>; HINTS],
     applied: Vec<Applied>,
@@ -82,15 +85,17 @@ pub(crate) struct Bounds {
     pub(crate) strict_priority_max: i64,
     /// No request lives longer.
     pub(crate) request: Duration,
+    /// Whether anything is computed ahead.
+    pub(crate) speculation: Switch,
 }
 
 impl Bounds {
-    pub(crate) fn new(config: &HintsConfig, request: Duration) -> Self {
-        let (priority_max, strict) = (config.priority_max, config.strict_priority_max);
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            priority_max: i64::from(priority_max),
-            strict_priority_max: i64::from(strict),
-            request,
+            priority_max: i64::from(config.hints.priority_max),
+            strict_priority_max: i64::from(config.hints.strict_priority_max),
+            request: config.timeouts.request.0,
+            speculation: config.speculation.mode,
         }
     }
 
@@ -103,15 +108,16 @@ impl Bounds {
             Hint::DeadlineMs => {
                 Some((0, i64::try_from(self.request.as_millis()).unwrap_or(i64::MAX)))
             }
-            Hint::Session | Hint::Parent => None,
+            Hint::SpeculativePrefill | Hint::Session | Hint::Parent => None,
         }
     }
 }
 
 impl Reading {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds, continues: bool) -> Self {
         Self {
             bounds,
+            continues,
             hints: Hints::default(),
             decided_by: [const { None }; HINTS],
             applied: Vec::new(),
@@ -133,7 +139,7 @@ impl Reading {
             Hint::DeadlineMs => {
                 self.hints.wanted_within = Some(Duration::from_millis(value as u64));
             }
-            Hint::Session | Hint::Parent => {}
+            Hint::SpeculativePrefill | Hint::Session | Hint::Parent => {}
         }
         let clamped = value != said;
         self.applied.push(Applied {
@@ -141,6 +147,27 @@ impl Reading {
             outcome: if clamped { Outcome::Clamped } else { Outcome::Used },
             value: Some(value),
             why: clamped.then(|| format!("{min} to {max} is what counts here")),
+        });
+    }
+
+    /// A hint that is a wish or none.
+    pub(crate) fn wish(&mut self, hint: Hint, place: &str, said: bool) {
+        if !self.decides(hint, place) {
+            return;
+        }
+        if said && !self.continues {
+            return self.ignore(place, "only a chat with one choice has a next turn to foresee");
+        }
+        self.hints.speculative_prefill = said && self.bounds.speculation != Switch::Off;
+        if said && self.bounds.speculation != Switch::On {
+            let mode = self.bounds.speculation.as_str();
+            return self.ignore(place, &format!("this router's `speculation.mode` is {mode}"));
+        }
+        self.applied.push(Applied {
+            hint: place.to_owned(),
+            outcome: Outcome::Used,
+            value: None,
+            why: None,
         });
     }
 

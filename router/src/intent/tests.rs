@@ -1,14 +1,20 @@
+//! What headers say, who decides, and what is clamped.
+
 use super::*;
 use std::collections::HashMap;
 
-const BOUNDS: Bounds =
-    Bounds { priority_max: 100, strict_priority_max: 7, request: Duration::from_mins(10) };
+const BOUNDS: Bounds = Bounds {
+    priority_max: 100,
+    strict_priority_max: 7,
+    request: Duration::from_mins(10),
+    speculation: Switch::On,
+};
 
 /// The hints of these headers, and who decided the session.
 fn told(headers: &[(&'static str, &str)]) -> (Hints, Vec<Applied>) {
     let headers: HashMap<_, _> = headers.iter().copied().collect();
     let said = Said::read(|name| headers.get(name).copied()).expect("well-formed headers");
-    let mut reading = Reading::new(BOUNDS);
+    let mut reading = Reading::new(BOUNDS, true);
     said.tell(&mut reading);
     said.tell_identity(&mut reading);
     reading.finish()
@@ -35,7 +41,8 @@ fn who_speaks_is_known_from_what_harnesses_send_to_everybody() {
     let codex = [("session-id", "s"), ("thread-id", "t"), ("x-codex-parent-thread-id", "r")];
     assert_eq!(session(&codex), pair("t", Some("r")));
     assert_eq!(session(&codex[..1]), pair("s", None));
-    let opencode = [("x-session-id", "s"), ("x-parent-session-id", "p"), ("x-session-affinity", "z")];
+    let opencode =
+        [("x-session-id", "s"), ("x-parent-session-id", "p"), ("x-session-affinity", "z")];
     assert_eq!(session(&opencode), pair("s", Some("p")));
     assert_eq!(session(&opencode[1..]), pair("z", Some("p")));
 
@@ -56,7 +63,7 @@ fn numbers_out_of_bounds_are_clamped_and_said_so() {
         (Hint::DeadlineMs, -1, 0),
         (Hint::DeadlineMs, i64::MAX, 600_000),
     ] {
-        let mut reading = Reading::new(BOUNDS);
+        let mut reading = Reading::new(BOUNDS, true);
         reading.number(hint, "x", said);
         let (hints, applied) = reading.finish();
         assert_eq!((applied[0].outcome, applied[0].value), (Outcome::Clamped, Some(value)));
@@ -73,7 +80,7 @@ fn numbers_out_of_bounds_are_clamped_and_said_so() {
 
 #[test]
 fn of_contradictory_hints_the_more_telling_place_decides() {
-    let mut reading = Reading::new(BOUNDS);
+    let mut reading = Reading::new(BOUNDS, true);
     reading.number(Hint::Priority, "first", 3);
     reading.number(Hint::Priority, "second", 9);
     let (hints, applied) = reading.finish();
@@ -97,7 +104,7 @@ fn names_of_any_length_stay_apart_in_little_memory() {
 
 #[test]
 fn unknown_fields_are_named_up_to_a_bound() {
-    let mut reading = Reading::new(BOUNDS);
+    let mut reading = Reading::new(BOUNDS, true);
     for i in 0..10_000 {
         reading.unknown(&format!("intent.\u{e9}{i}"));
     }
@@ -119,4 +126,35 @@ fn headers_that_are_no_numbers_are_refused_by_name() {
         let refused = Said::read(|header| (header == name).then_some(value)).expect_err("refused");
         assert_eq!(refused.param.as_deref(), Some(name));
     }
+}
+
+#[test]
+fn a_wish_counts_where_it_is_served_and_is_answered_where_it_is_not() {
+    for (mode, wished, outcome) in [
+        (Switch::On, true, Outcome::Used),
+        (Switch::Shadow, true, Outcome::Ignored),
+        (Switch::Off, false, Outcome::Ignored),
+    ] {
+        let mut reading = Reading::new(Bounds { speculation: mode, ..BOUNDS }, true);
+        reading.wish(Hint::SpeculativePrefill, "x", true);
+        reading.wish(Hint::SpeculativePrefill, "y", false);
+        let (hints, applied) = reading.finish();
+        assert_eq!((hints.speculative_prefill, applied[0].outcome), (wished, outcome), "{mode:?}");
+        assert_eq!(applied[1].why.as_deref(), Some("x decides"));
+    }
+    let mut reading = Reading::new(Bounds { speculation: Switch::Off, ..BOUNDS }, true);
+    reading.wish(Hint::SpeculativePrefill, "x", false);
+    let (hints, applied) = reading.finish();
+    assert_eq!((hints.speculative_prefill, applied[0].outcome), (false, Outcome::Used));
+    let mut reading = Reading::new(BOUNDS, false);
+    reading.wish(Hint::SpeculativePrefill, "x", true);
+    let (hints, applied) = reading.finish();
+    assert_eq!((hints.speculative_prefill, applied[0].outcome), (false, Outcome::Ignored));
+}
+
+#[test]
+fn a_header_beyond_all_numbers_is_clamped_like_any_other() {
+    let far = "123456789012345678901234567890";
+    assert_eq!(told(&[("x-dynamo-request-priority", far)]).0.priority, 100);
+    assert_eq!(told(&[("x-dynamo-request-priority", &format!("-{far}"))]).0.priority, -100);
 }

@@ -7,9 +7,11 @@ mod prepare;
 mod report;
 
 pub(crate) use answer::{AnswerToken, Delta};
+pub(crate) use moves::{Placed, send_once, verdict};
 pub(crate) use prepare::{Basis, PUBLIC_BLOCKS, Prepared, prepare};
 pub(crate) use report::Summary;
 
+use crate::ahead::{Ahead, Bought};
 use crate::choose::Observed;
 use crate::cluster::{Explained, Failure, NewTokens, Route, Ticket, Update, Wanted};
 use crate::decisions::{Ending, Outcome};
@@ -20,7 +22,7 @@ use answer::Answer;
 use baton_proto::ids::WorkerId;
 use baton_proto::internal::TurnReport;
 use baton_proto::ir::FinishReason;
-use moves::{Moves, Placed};
+use moves::Moves;
 use report::Meter;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,6 +44,10 @@ pub(crate) struct Turn {
     started: bool,
     moves: Moves,
     meter: Meter,
+    /// What the next turn is prepared from, where that is wanted.
+    ahead: Option<Ahead>,
+    /// What was computed ahead for this one.
+    bought: Option<Bought>,
     failed: bool,
     /// The turn's place among the requests in the house.
     _permit: Permit,
@@ -52,10 +58,11 @@ impl Turn {
     /// said to the client, so every refusal can become a plain status.
     pub(crate) async fn begin(
         service: Arc<Service>,
-        prepared: Prepared,
+        mut prepared: Prepared,
         placing: Placing,
         permit: Permit,
     ) -> Result<Self, TurnError> {
+        let ahead = Ahead::new(&service, &mut prepared);
         let prepared = Arc::new(prepared);
         let mut moves = Moves::new(placing);
         let Placed { route, ticket, why } = moves.place(&service, &prepared)?;
@@ -76,13 +83,18 @@ impl Turn {
             started: false,
             moves,
             meter,
+            ahead,
+            bought: None,
             failed: false,
             prepared,
             _permit: permit,
         };
         loop {
             match turn.step().await {
-                Ok(true) => return Ok(turn),
+                Ok(true) => {
+                    turn.bought = turn.service.speculation().claim(&turn.prepared);
+                    return Ok(turn);
+                }
                 Ok(false) => {}
                 Err(error) => {
                     turn.failed = true;
@@ -121,7 +133,8 @@ impl Turn {
             Explain::Off => None,
             _ => self.why.clone(),
         };
-        self.meter.summary(self.route.link().worker, completion_tokens, why)
+        let summary = self.meter.summary(self.route.link().worker, completion_tokens, why);
+        Summary { bought: self.bought, ..summary }
     }
 
     pub(crate) fn prepared(&self) -> &Prepared {
@@ -149,6 +162,11 @@ impl Turn {
                 return Ok(false);
             }
         }
+        if self.answers.iter().all(Answer::is_done)
+            && let Some(ahead) = self.ahead.take()
+        {
+            ahead.finish(&self.service, self.prepared.clone(), self.placing);
+        }
         Ok(true)
     }
 
@@ -164,6 +182,9 @@ impl Turn {
         }
         let answer = &mut self.answers[usize::from(choice)];
         let delta = answer.push(tokens);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.push(&delta);
+        }
         let stopped = delta.finish.is_some();
         if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {
             self.ready.push_back(delta);
@@ -182,7 +203,11 @@ impl Turn {
     fn finish(&mut self, choice: u16, reason: FinishReason) {
         let Some(answer) = self.answers.get_mut(usize::from(choice)) else { return };
         if !answer.is_done() {
-            self.ready.push_back(answer.finish(reason));
+            let delta = answer.finish(reason);
+            if let Some(ahead) = &mut self.ahead {
+                ahead.push(&delta);
+            }
+            self.ready.push_back(delta);
         }
         if self.answers.iter().all(Answer::is_done) {
             self.route.complete();

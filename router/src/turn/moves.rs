@@ -33,11 +33,24 @@ pub(super) struct Moves {
 }
 
 /// A turn that was sent.
-pub(super) struct Placed {
-    pub(super) route: Route,
-    pub(super) ticket: Ticket,
+pub(crate) struct Placed {
+    pub(crate) route: Route,
+    pub(crate) ticket: Ticket,
     /// Why there, where that is wanted.
-    pub(super) why: Option<Arc<Explained>>,
+    pub(crate) why: Option<Arc<Explained>>,
+}
+
+/// Sends a turn to the best worker, and to no other if that one does not take it.
+pub(crate) fn send_once(
+    service: &Service,
+    prepared: &Prepared,
+    placing: Placing,
+) -> Result<Placed, TurnError> {
+    let wanted = wanted(service, prepared, placing, &[]);
+    let placement = service.cluster().place(&wanted).ok_or(TurnError::NoWorker)?;
+    let Placement { link, prefill, ticket, .. } = placement;
+    let route = send(prepared, &link, prefill).map_err(verdict)?;
+    Ok(Placed { route, ticket, why: None })
 }
 
 impl Moves {
@@ -107,7 +120,7 @@ pub(super) fn wanted<'a>(
         // Whoever expects nothing waits, and holds up others, all the same.
         answer_tokens: prepared.answer_tokens.max(1) as usize,
         choices: usize::from(request.choices),
-        block_tokens: prepared.model.description.block_tokens as usize,
+        block_tokens: prepared.block_tokens(),
         spread: request.id.0 as u64,
         turn: 0,
         session: service::session_key(request),
@@ -151,7 +164,7 @@ fn send(
 }
 
 /// What a worker's failure means to the client.
-pub(super) fn verdict(failure: Failure) -> TurnError {
+pub(crate) fn verdict(failure: Failure) -> TurnError {
     let invalid = |code, message| TurnError::Invalid(Invalid { param: None, code, message });
     match failure {
         Failure::Overloaded(message) => TurnError::Overloaded(message),

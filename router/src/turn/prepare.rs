@@ -9,7 +9,7 @@ use crate::prompts::{Encoded, Prompts};
 use baton_kv::hash::Salt;
 use baton_proto::ids::{SequenceHash, TenantId, TokenId};
 use baton_proto::internal;
-use baton_proto::ir::{Prompt, Request};
+use baton_proto::ir::{Chat, Prompt, Request};
 use baton_text::{EncodeError, PromptError, RenderError, TextModel};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) struct Prepared {
     pub(crate) ids: Vec<TokenId>,
     /// The hashes of the whole blocks of `ids`.
     pub(crate) chain: Vec<SequenceHash>,
+    /// The conversation, where its next prompt is to be prepared for.
+    pub(crate) chat: Option<Chat>,
     /// How many of `ids` were known from earlier prompts.
     pub(crate) reused_tokens: usize,
     /// Tokens that a choice will probably have: the client's word, or the assumption of the
@@ -63,7 +65,8 @@ pub(crate) fn prepare(
     let param = prompt_param(&request.prompt);
     // The ids stand for it from here on; a turn lives long, and its text may be large.
     let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
-    let (mut encoded, rendered) = tokenise(prompt, &request.tenant, &model, basis, param)?;
+    let tokenised = tokenise(prompt, &request.tenant, &model, basis, param)?;
+    let Tokenised { mut encoded, rendered, chat } = tokenised;
     let ids = &encoded.ids;
     if ids.is_empty() {
         let message = format!("Invalid '{param}': the prompt has no tokens.");
@@ -89,11 +92,13 @@ pub(crate) fn prepare(
     let deadline = arrived + request.deadline;
     let assumed = request.hints.osl.unwrap_or(basis.answer_tokens_assumed);
     let answer_tokens = assumed.min(request.stop.max_tokens);
+    let wants_next = request.hints.speculative_prefill;
     Ok(Prepared {
         request,
         reused_tokens: encoded.reused,
         ids: encoded.ids,
         chain,
+        chat: chat.filter(|_| wants_next),
         answer_tokens,
         arrived,
         deadline,
@@ -103,6 +108,11 @@ pub(crate) fn prepare(
 }
 
 impl Prepared {
+    /// Tokens of a block.
+    pub(crate) fn block_tokens(&self) -> usize {
+        self.model.description.block_tokens as usize
+    }
+
     /// The request as a decode worker gets it.
     pub(crate) fn submit(
         &self,
@@ -156,16 +166,23 @@ fn millis(millis: u128) -> u32 {
     u32::try_from(millis).unwrap_or(u32::MAX)
 }
 
-/// The prompt's ids, and the text that they are the ids of where it is worth keeping. A text that
-/// cannot fit the context, whatever its tokens are, is not tokenised: that would take seconds for an
-/// answer that is known before.
+/// A prompt in ids, and what it was made from.
+struct Tokenised {
+    encoded: Encoded,
+    /// The text that `encoded` is, where that is worth keeping.
+    rendered: Option<String>,
+    chat: Option<Chat>,
+}
+
+/// The prompt's ids. A text that cannot fit the context, whatever its tokens are, is not tokenised:
+/// that would take seconds for an answer that is known before.
 fn tokenise(
     prompt: Prompt,
     tenant: &TenantId,
     model: &Model,
     basis: Basis<'_>,
     param: &'static str,
-) -> Result<(Encoded, Option<String>), TurnError> {
+) -> Result<Tokenised, TurnError> {
     let Basis { text, prompts, .. } = basis;
     let context = model.description.context_tokens;
     let unusable = |error: PromptError| unusable_prompt(&error, param);
@@ -183,17 +200,18 @@ fn tokenise(
         // What the template leaves out does not count, so the rendered text is what is measured.
         Prompt::Chat(chat) => {
             let rendered = text.render(&chat).map_err(|error| unusable(error.into()))?;
-            Ok((encode(&rendered)?, Some(rendered)))
+            let encoded = encode(&rendered)?;
+            Ok(Tokenised { encoded, rendered: Some(rendered), chat: Some(chat) })
         }
         Prompt::Text(rendered) => {
             let mut encoded = encode(&rendered)?;
             // Kept are ids that begin where their text begins.
             let shifted = encoded.add_prefix(text);
-            Ok((encoded, (!shifted).then_some(rendered)))
+            Ok(Tokenised { encoded, rendered: (!shifted).then_some(rendered), chat: None })
         }
         Prompt::Tokens(ids) => {
             text.check_ids(&ids).map_err(|error| unusable(error.into()))?;
-            Ok((Encoded::given(ids), None))
+            Ok(Tokenised { encoded: Encoded::given(ids), rendered: None, chat: None })
         }
     }
 }
@@ -263,7 +281,7 @@ mod tests {
         let model = Model { description, root: ChainRoot::new(&[0; 32], &[0; 32]) };
         let try_text = |prompt: String| {
             let encoded = tokenise(Prompt::Text(prompt), &tenant, &model, basis, "prompt");
-            encoded.map(|(encoded, _)| encoded.ids)
+            encoded.map(|tokenised| tokenised.encoded.ids)
         };
         // Whether it fits by its tokens is decided later, by the count.
         assert_eq!(try_text("a".repeat(80)).unwrap().len(), 80);

@@ -1,6 +1,7 @@
 //! What a turn cost: usage, timing, and the metrics that follow from them.
 
 use super::prepare::Prepared;
+use crate::ahead::Bought;
 use crate::cluster::Explained;
 use crate::metrics::Metrics;
 use crate::service::Service;
@@ -27,6 +28,8 @@ pub(crate) struct Summary {
     pub(crate) total: Duration,
     /// Why it was placed where it was, where that is wanted.
     pub(crate) why: Option<Arc<Explained>>,
+    /// What was computed ahead for it.
+    pub(crate) bought: Option<Bought>,
 }
 
 /// Takes the times of a turn.
@@ -115,6 +118,7 @@ impl Meter {
             ttft: self.first.map(|first| first - self.arrived),
             total: self.arrived.elapsed(),
             why,
+            bought: None,
         }
     }
 }
