@@ -278,6 +278,28 @@ async fn cluster_refuses_what_makes_no_sense_and_names_the_field() {
     quiescent(&client).await;
 }
 
+/// Routers talk to workers over one stream that never ends.
+#[test]
+fn a_worker_that_is_told_where_to_listen_still_takes_streams_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("worker.toml");
+    let text = "[model]\nengine = \"witness\"\n[serve]\nlisten = \"127.0.0.1:7200\"\n";
+    std::fs::write(&config, text).unwrap();
+    for daemon in ["prefill", "decode"] {
+        let mut command = Command::new(BATON);
+        let output = command.args([daemon, "--check", "--config"]).arg(&config).output().unwrap();
+        let effective = String::from_utf8(output.stdout).unwrap();
+        for line in [
+            "serve.listen = \"127.0.0.1:7200\"",
+            "serve.body_timeout = \"inf\"",
+            "serve.body_bytes_max = \"inf\"",
+            "serve.idle_timeout = \"10 m\"",
+        ] {
+            assert!(effective.contains(line), "{daemon}: {line}\n{effective}");
+        }
+    }
+}
+
 #[test]
 fn wrong_configurations_and_checkpoints_exit_with_64() {
     let dir = tempfile::tempdir().unwrap();

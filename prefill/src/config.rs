@@ -16,6 +16,7 @@ pub struct PrefillConfig {
     /// The cluster that the worker belongs to.
     pub cluster: ClusterConfig,
     /// How the others are answered.
+    #[serde(deserialize_with = "ServeConfig::internal_section")]
     pub serve: ServeConfig,
     /// What is logged and how.
     pub log: LogConfig,

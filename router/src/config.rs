@@ -6,7 +6,6 @@ use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
 use http::Uri;
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -395,10 +394,7 @@ fn serve_default() -> ServeConfig {
 
 /// What the section does not say is the router's default, not that of other daemons.
 fn serve_section<'de, D: Deserializer<'de>>(section: D) -> Result<ServeConfig, D::Error> {
-    let said = toml::Table::deserialize(section)?;
-    let mut whole = toml::Table::try_from(serve_default()).map_err(D::Error::custom)?;
-    whole.extend(said);
-    ServeConfig::deserialize(whole).map_err(|error| D::Error::custom(error.message()))
+    serve_default().section(section)
 }
 
 /// Reads and checks a configuration; without a file, what nobody said is the default.

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -77,6 +78,19 @@ impl ServeConfig {
             idle_timeout: Span::secs(600),
             ..Self::default()
         }
+    }
+
+    /// Reads a section in which `self` is what it does not say.
+    pub fn section<'de, D: Deserializer<'de>>(self, section: D) -> Result<Self, D::Error> {
+        let said = toml::Table::deserialize(section)?;
+        let mut whole = toml::Table::try_from(self).map_err(D::Error::custom)?;
+        whole.extend(said);
+        Self::deserialize(whole).map_err(|error| D::Error::custom(error.message()))
+    }
+
+    /// Reads a section of a daemon that others of the cluster talk to.
+    pub fn internal_section<'de, D: Deserializer<'de>>(section: D) -> Result<Self, D::Error> {
+        Self::internal().section(section)
     }
 
     /// Adds what connections can hold at most to a budget, under `key`.
