@@ -364,7 +364,8 @@ impl Fleet {
 
     /// The turn's first token is there: its prompt has been computed, and this is what it took.
     /// Where it went otherwise than planned, part of the time was lost with those who failed, and
-    /// nothing is learned from it.
+    /// nothing is learned from it. Prompts are computed one after the other, so the time is that of
+    /// what was ahead as well.
     pub fn started(&mut self, charge: &mut Charge, seen: &Observed) {
         let planned = charge.computes.map(|((worker, _), _)| worker);
         self.settle_prompt(charge);
@@ -374,7 +375,10 @@ impl Fleet {
             return;
         }
         match remote {
-            None => self.learn_fill(decode, seen.computed_tokens as f64, seen.prefill_s),
+            None => {
+                let tokens = ahead.saturating_add(seen.computed_tokens);
+                self.learn_fill(decode, tokens as f64, seen.prefill_s);
+            }
             Some(prefill) if seen.computed_tokens <= charge.block_tokens => {
                 self.learn_remote(prefill, decode, ahead, seen);
             }

@@ -196,6 +196,29 @@ fn what_is_measured_decides_who_computes() {
 }
 
 #[test]
+fn who_is_busy_with_the_prompts_of_others_is_not_slow() {
+    let mut house = House::of(&[0], &[]);
+    let ask = ask(10);
+    let slope_s = 0.004;
+    for busy in [0, 5_000, 20_000, 1_000, 80_000, 0, 40_000, 10_000] {
+        house = house.load(1, Load { pending_tokens: busy, ..Load::default() });
+        let plan = house.plan(&ask, Threshold::Never);
+        let mut charge = house.fleet.charge(&ask, &plan);
+        let seen = Observed {
+            prompt_tokens: 641,
+            computed_tokens: 641,
+            prefill_s: (busy + 641) as f64 * slope_s,
+            ..Observed::default()
+        };
+        house.fleet.started(&mut charge, &seen);
+        house.fleet.ended(charge, 0, 0.0);
+    }
+    let worker = house.fleet.worker(WorkerId(1)).expect("known");
+    let learned = house.fleet.fill(Role::Decode, worker).at(1000.0);
+    assert!((learned - 1000.0 * slope_s).abs() < 0.01, "{learned}");
+}
+
+#[test]
 fn what_went_otherwise_than_planned_teaches_nothing() {
     let mut house = House::of(&[0], &[0, 9]);
     let ask = ask(10);
