@@ -331,6 +331,12 @@ fn wrong_configurations_and_checkpoints_exit_with_64() {
     }
     let (code, _) = check("[model]\nengine = \"witness\"");
     assert_eq!(code, Some(0));
+    // That nobody reads the line changes nothing.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(BATON);
+    let unread = command.args(["decode", "--config", "no-such-file"]).stderr(writer);
+    assert_eq!(unread.status().unwrap().code(), Some(64));
 
     let broken = dir.path().join("model");
     std::fs::create_dir(&broken).unwrap();

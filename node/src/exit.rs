@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The exit codes of every `baton` command. Scripts and unit files rely on them:
@@ -75,9 +76,15 @@ impl Failure {
 
     /// Writes the one line to stderr and returns the code for `main` to return.
     pub fn report(&self) -> ExitCode {
-        eprintln!("error: {self}");
+        tell(&format_args!("error: {self}"));
         self.exit.into()
     }
+}
+
+/// Writes a line for people to stderr, in one piece since processes share it. That nobody reads it
+/// is no reason to fail.
+pub fn tell(line: &dyn fmt::Display) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 impl<E: Hint> From<E> for Failure {
@@ -126,7 +133,7 @@ pub fn end_on_broken_invariant() {
     std::panic::set_hook(Box::new(move |panic| {
         default(panic);
         if panic.location().is_some_and(|at| must_not_panic(at.file())) {
-            eprintln!("error: a broken invariant, the process ends with code 70");
+            tell(&"error: a broken invariant, the process ends with code 70");
             #[expect(clippy::exit, clippy::disallowed_methods, reason = "nothing may run on")]
             std::process::exit(Exit::BrokenInvariant as i32);
         }

@@ -4,6 +4,7 @@
 //! for a while, it is left alone. The process that cannot have its model ends anyway.
 
 use super::digest;
+use baton_node::exit::tell;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo};
@@ -248,7 +249,7 @@ impl Bar {
         let quarter = self.came * 4 / self.bytes.max(1);
         if quarter > self.quarter {
             self.quarter = quarter;
-            eprintln!("downloading {}: {} %", self.file, quarter * 25);
+            tell(&format_args!("downloading {}: {} %", self.file, quarter * 25));
         }
     }
 

@@ -6,7 +6,7 @@ mod progress;
 
 use crate::cli::{TransportArg, UpArgs};
 use crate::model::Model;
-use baton_node::exit::{Exit, Failure};
+use baton_node::exit::{Exit, Failure, tell};
 use baton_worker::config::VerbsConfig;
 use child::{Child, Said};
 use files::{Role, Runtime};
@@ -168,7 +168,7 @@ impl Cluster {
             let child = self.children.remove(index);
             let role = child.role;
             let code = child.wait().await;
-            eprintln!("warning: {name} has ended ({})", describe(code));
+            tell(&format_args!("warning: {name} has ended ({})", describe(code)));
             let vital = role != Role::Prefill;
             if vital && !self.children.iter().any(|child| child.role == role) {
                 let message = format!("no {} is left", role.as_str());
@@ -180,7 +180,7 @@ impl Cluster {
     /// Routers first, so that nothing new comes; then workers. Whoever does not go is killed.
     async fn stop(&mut self, heard: &mut mpsc::Receiver<(String, Said)>, signals: &mut Signals) {
         if !self.children.is_empty() {
-            eprintln!("stopping; press Ctrl-C again to stop at once");
+            tell(&"stopping; press Ctrl-C again to stop at once");
         }
         for router in [true, false] {
             let is_next = |child: &Child| (child.role == Role::Router) == router;

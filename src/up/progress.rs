@@ -1,5 +1,6 @@
 //! What loading looks like: a bar on a terminal, a few lines elsewhere.
 
+use baton_node::exit::tell;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -40,7 +41,7 @@ impl Progress {
         let quarter = done * 4 / total.max(1);
         if self.parts.len() == self.workers && quarter > self.quarter {
             self.quarter = quarter;
-            eprintln!("loading weights: {} %", quarter * 25);
+            tell(&format_args!("loading weights: {} %", quarter * 25));
         }
     }
 
