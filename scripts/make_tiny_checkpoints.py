@@ -169,6 +169,8 @@ def main():
         texts = [case["text"] for case in json.loads(known.read_text())["cases"]]
         model = load(args.tokenizer)
         outputs["cases"] = [golden(model, tokenizer, text) for text in texts]
+        if args.out.resolve() == known.resolve():
+            outputs["chat"] = chat(tokenizer)
         args.out.write_text(json.dumps(outputs, indent=1) + "\n")
         return
     folder = args.tokenizer
