@@ -37,7 +37,8 @@ def splitter(pattern):
 
 def own_words():
     """Words of the grammar's sentences that are no one's value."""
-    sources = "".join(Path(module.__file__).read_text() for module in (asks, chain_asks, phrasing, talk, tools))
+    modules = (asks, chain_asks, phrasing, talk, tools)
+    sources = "".join(Path(module.__file__).read_text() for module in modules)
     listed = [v for v in vars(values).values() if isinstance(v, list)]
     taken = {word for values_ in listed for value in values_ for word in value.split()}
     return {w for w in re.findall(r"[A-Za-z]+", sources) if len(w) > 2 or w in SHORT} - taken

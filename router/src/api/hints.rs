@@ -46,26 +46,17 @@ fn intent(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid> {
                 reading.ignore(&path, &format!("version {VERSION} is what is read here"));
             }
             "version" => {}
-            "strict_priority" => {
-                reading.number(Hint::StrictPriority, &path, whole(value, &path)?);
-            }
-            "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
-            "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
             "deadline_ms" => reading.number(Hint::DeadlineMs, &path, whole(value, &path)?),
             "tool_eta_ms" => {
                 whole(value, &path)?;
                 reading.ignore(&path, unserved(name));
-            }
-            "speculative_prefill" => {
-                let said = object.boolean(name)?.unwrap_or_default();
-                reading.wish(Hint::SpeculativePrefill, &path, said);
             }
             "retain" => {
                 retain(Object::new(value, &path)?, reading)?;
                 reading.ignore(&path, unserved(name));
             }
             "session" => session(Object::new(value, &path)?, reading)?,
-            _ => reading.unknown(&path),
+            _ => shared(object, name, value, reading)?,
         }
     }
     Ok(())
@@ -109,23 +100,35 @@ fn agent_hints(object: Object<'_>, reading: &mut Reading) -> Result<(), Invalid>
     for (name, value) in present(object) {
         let path = object.path_of(name);
         match name {
-            "strict_priority" => {
-                reading.number(Hint::StrictPriority, &path, whole(value, &path)?);
-            }
-            "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
-            "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
-            "speculative_prefill" => {
-                let said = object.boolean(name)?.unwrap_or_default();
-                reading.wish(Hint::SpeculativePrefill, &path, said);
-            }
             "latency_sensitivity" => {
                 if !value.is_number() {
                     return Err(Invalid::kind(path, "a number", fields::kind(value)));
                 }
                 reading.ignore(&path, unserved(name));
             }
-            _ => reading.unknown(&path),
+            _ => shared(object, name, value, reading)?,
         }
+    }
+    Ok(())
+}
+
+/// The hints that both vocabularies have; other fields are unknown.
+fn shared(
+    object: Object<'_>,
+    name: &str,
+    value: &Value,
+    reading: &mut Reading,
+) -> Result<(), Invalid> {
+    let path = object.path_of(name);
+    match name {
+        "strict_priority" => reading.number(Hint::StrictPriority, &path, whole(value, &path)?),
+        "priority" => reading.number(Hint::Priority, &path, whole(value, &path)?),
+        "osl" => reading.number(Hint::Osl, &path, whole(value, &path)?),
+        "speculative_prefill" => {
+            let said = object.boolean(name)?.unwrap_or_default();
+            reading.wish(Hint::SpeculativePrefill, &path, said);
+        }
+        _ => reading.unknown(&path),
     }
     Ok(())
 }

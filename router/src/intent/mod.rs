@@ -16,7 +16,7 @@ use crate::error::NAME_BYTES_MAX;
 use baton_proto::ir::Hints;
 use std::time::Duration;
 
-/// Unknown fields that are named in an answer; more are counted.
+/// Unknown fields that are named in an answer; what comes beyond is not.
 const UNKNOWN_NAMED_MAX: usize = 8;
 
 /// What came of a hint.
@@ -141,13 +141,8 @@ impl Reading {
             }
             Hint::SpeculativePrefill | Hint::Session | Hint::Parent => {}
         }
-        let clamped = value != said;
-        self.applied.push(Applied {
-            hint: place.to_owned(),
-            outcome: if clamped { Outcome::Clamped } else { Outcome::Used },
-            value: Some(value),
-            why: clamped.then(|| format!("{min} to {max} is what counts here")),
-        });
+        let why = (value != said).then(|| format!("{min} to {max} is what counts here"));
+        self.counts(place, Some(value), why);
     }
 
     /// A hint that is a wish or none.
@@ -163,12 +158,7 @@ impl Reading {
             let mode = self.bounds.speculation.as_str();
             return self.ignore(place, &format!("this router's `speculation.mode` is {mode}"));
         }
-        self.applied.push(Applied {
-            hint: place.to_owned(),
-            outcome: Outcome::Used,
-            value: None,
-            why: None,
-        });
+        self.counts(place, None, None);
     }
 
     /// A hint that is a name.
@@ -186,34 +176,20 @@ impl Reading {
             _ => {}
         }
         let why = || format!("longer than {NAME_BYTES_MAX} bytes; its digest is used instead");
-        self.applied.push(Applied {
-            hint: place.to_owned(),
-            outcome: if shortened { Outcome::Clamped } else { Outcome::Used },
-            value: None,
-            why: shortened.then(why),
-        });
+        self.counts(place, None, shortened.then(why));
     }
 
     /// A hint that is understood, and does not count.
     pub(crate) fn ignore(&mut self, place: &str, why: &str) {
-        self.applied.push(Applied {
-            hint: place.to_owned(),
-            outcome: Outcome::Ignored,
-            value: None,
-            why: Some(why.to_owned()),
-        });
+        self.note(place, Outcome::Ignored, None, Some(why.to_owned()));
     }
 
     /// A field that the vocabulary does not have.
     pub(crate) fn unknown(&mut self, place: &str) {
         self.unknown += 1;
         if self.unknown <= UNKNOWN_NAMED_MAX {
-            self.applied.push(Applied {
-                hint: crate::error::clip(place).to_owned(),
-                outcome: Outcome::Unknown,
-                value: None,
-                why: Some("no word of this vocabulary".to_owned()),
-            });
+            let why = Some("no word of this vocabulary".to_owned());
+            self.note(crate::error::clip(place), Outcome::Unknown, None, why);
         }
     }
 
@@ -224,6 +200,16 @@ impl Reading {
 
     pub(crate) fn finish(self) -> (Hints, Vec<Applied>) {
         (self.hints, self.applied)
+    }
+
+    /// It counts, and `why` it does not count as it was said.
+    fn counts(&mut self, place: &str, value: Option<i64>, why: Option<String>) {
+        let outcome = if why.is_some() { Outcome::Clamped } else { Outcome::Used };
+        self.note(place, outcome, value, why);
+    }
+
+    fn note(&mut self, place: &str, outcome: Outcome, value: Option<i64>, why: Option<String>) {
+        self.applied.push(Applied { hint: place.to_owned(), outcome, value, why });
     }
 
     fn decides(&mut self, hint: Hint, place: &str) -> bool {

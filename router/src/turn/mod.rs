@@ -249,7 +249,8 @@ impl Drop for Turn {
         self.ticket.end(tokens, step_s);
         let complete = self.answers.iter().all(Answer::is_done);
         let request = &self.prepared.request;
-        if complete && let Some(session) = service::session_key(request) {
+        let session = service::session_key(request);
+        if complete && let Some(session) = session {
             let tokens: u64 = self.answers.iter().map(Answer::tokens).sum();
             self.service
                 .cluster()
@@ -264,7 +265,7 @@ impl Drop for Turn {
             let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
             let worker = self.route.link().worker;
             let summary = self.meter.summary(worker, completion_tokens, Some(why));
-            let (session, parent) = (service::session_key(request), service::parent_key(request));
+            let parent = service::parent_key(request);
             log.record(Outcome { request: request.id, session, parent, ending, summary });
         }
     }
