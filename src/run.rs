@@ -18,7 +18,8 @@ use baton_proto::ids::{Incarnation, RequestId, TenantId, TokenId, WorkerId};
 use baton_proto::ir::{Chat, FinishReason, Message, Part, Prompt, Role, Sampling};
 use baton_text::TextModel;
 use baton_worker::blocks::Blocks;
-use baton_worker::plan::{Precedence, Schedule};
+use baton_worker::plan::Schedule;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use serde_json::json;
 use std::io::Write;
@@ -179,6 +180,7 @@ impl Runner {
             logprobs: Some(0),
             raw_top: args.top_logits,
             precedence: Precedence::default(),
+            weight: 1,
             osl: max_tokens,
             deadline: Duration::MAX,
             candidates: Vec::new(),

@@ -29,8 +29,10 @@ impl DecodeSchedule {
             budget = budget.min(self.limits.local_fill_tokens);
         }
         for id in &order {
-            for choice in 0..self.turns[id].choices.len() {
-                self.plan_fill(*id, choice, &mut budget, &mut plan);
+            // Whoever makes what this one waits for comes in its place.
+            let maker = self.maker(*id).unwrap_or(*id);
+            for choice in 0..self.turns[&maker].choices.len() {
+                self.plan_fill(maker, choice, &mut budget, &mut plan);
             }
         }
         if plan.segments.is_empty() {
@@ -94,6 +96,9 @@ impl DecodeSchedule {
             return;
         }
         let Phase::Filling(fill) = &mut turn.choices[choice].phase else { return };
+        if self.in_step.iter().any(|part| part.turn == id && part.choice == choice) {
+            return;
+        }
         let count = match fill.advance(&self.blocks, &mut self.claims, limits) {
             Next::Compute(count) => count,
             Next::Wait | Next::Done => return,

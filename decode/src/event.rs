@@ -6,7 +6,7 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, TokenId, WorkerId};
 use baton_proto::ir::FinishReason;
 use baton_transfer::{Peer, Pull, Settled};
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::fmt;
 use std::time::Duration;

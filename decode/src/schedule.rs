@@ -1,7 +1,9 @@
 //! The decode schedule: turns get their credit, their blocks, and then a token a step.
 //!
-//! A pure core. A turn waits for a counted credit over its prompt and expected answer; then its
-//! whole blocks come together, from the pool, from a prefill worker that it has called, or by
+//! A pure core. Turns are served in the order of [`baton_worker::queue`]. A turn waits for a counted
+//! credit over its prompt and expected answer; where one of a higher tier lacks it, what is computed
+//! ahead, and what is less than ordinary, gives way until its first token. Then its whole blocks
+//! come together, from the pool, from a prefill worker that it has called, or by
 //! computing them here between the steps of others. What is missing, late or refused costs time
 //! only: the next candidate is asked, and at last the blocks are computed here.
 
@@ -15,6 +17,7 @@ use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule};
+use baton_worker::queue::{Shares, enough};
 use baton_worker::sequence::Sequence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -58,6 +61,7 @@ pub struct DecodeSchedule {
     pub(crate) claims: Claims,
     pub(crate) limits: Limits,
     pub(crate) turns: BTreeMap<TurnId, Turn>,
+    shares: Shares,
     names: BTreeMap<(RouterId, RequestId), TurnId>,
     /// Routers for which nothing is drawn.
     pub(crate) lagging: BTreeSet<RouterId>,
@@ -171,6 +175,7 @@ impl DecodeSchedule {
             claims: Claims::default(),
             limits,
             turns: BTreeMap::new(),
+            shares: Shares::default(),
             names: BTreeMap::new(),
             lagging: BTreeSet::new(),
             credit_used: 0,
@@ -225,6 +230,7 @@ impl DecodeSchedule {
         let room = all.saturating_sub(request.tokens.len() as u64);
         request.stop.max_tokens =
             request.stop.max_tokens.min(u32::try_from(room).unwrap_or(u32::MAX));
+        self.shares.enter(&request.chain_key.tenant);
         self.turns.insert(id, Turn::new(request, slots, now));
     }
 
@@ -268,7 +274,8 @@ impl DecodeSchedule {
                 }
                 continue;
             }
-            if self.credit_used + turn.credit() > self.slots() {
+            let missing = (self.credit_used + turn.credit()).saturating_sub(self.slots());
+            if missing > 0 && !self.make_room(id, missing, now, actions) {
                 break;
             }
             self.admit(id, now, actions);
@@ -284,6 +291,11 @@ impl DecodeSchedule {
         self.credit_used += turn.credit();
         turn.admitted = Some(now);
         turn.report.queue = now.saturating_sub(turn.arrived);
+        let told = std::mem::replace(&mut turn.told, true);
+        if !told {
+            let (tokens, weight) = (turn.credit_tokens(), turn.request.weight);
+            self.shares.charge(&turn.request.chain_key.tenant, weight, tokens);
+        }
         let request = &turn.request;
         let sequence = Sequence::new(key, request.chain_key.clone(), request.tokens.clone());
         let block_tokens = request.chain_key.block_tokens;
@@ -295,11 +307,48 @@ impl DecodeSchedule {
         let news = News::Admitted { held_tokens: held as u32 * block_tokens };
         let turn = self.turns.get_mut(&id).expect("listed turns exist");
         let update = Update { request: turn.request.request, choice: 0, news };
-        actions.push(Action::Update(turn.request.router, update));
+        if !told {
+            actions.push(Action::Update(turn.request.router, update));
+        }
         turn.choices[0].phase = Phase::Filling(fill);
         if held < goal {
             self.ask_prefill(id, now, actions);
         }
+    }
+
+    /// Has turns give way to one that lacks so many blocks; `false`, and none does, where that
+    /// would not be enough.
+    fn make_room(
+        &mut self,
+        id: TurnId,
+        missing: usize,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let (urgency, ageing) = (self.turns[&id].urgency(), self.limits.ageing);
+        let gives_way =
+            |other: &Turn| other.can_give_way() && urgency.displaces(&other.urgency(), now, ageing);
+        let order = self.order(now, gives_way);
+        let others = order.into_iter().map(|other| (other, self.turns[&other].credit()));
+        let chosen = enough(others, missing);
+        for other in chosen.iter().flatten() {
+            self.give_way(*other, actions);
+        }
+        chosen.is_some()
+    }
+
+    /// A turn of which nothing is drawn yet waits again. What it has sealed stays in the pool.
+    fn give_way(&mut self, id: TurnId, actions: &mut Vec<Action>) {
+        self.hang_up(id, actions);
+        let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
+        self.credit_used -= turn.credit();
+        turn.admitted = None;
+        turn.asked = 0;
+        if let Some(seq) = turn.choices[0].seq() {
+            self.claims.release_all(seq);
+            self.forgotten.push(seq);
+        }
+        turn.choices[0].phase = Phase::Waiting;
     }
 
     /// Calls the next candidate, if there is one; otherwise the turn computes here.
@@ -547,6 +596,7 @@ impl DecodeSchedule {
         self.hang_up(id, actions);
         let Some(turn) = self.turns.remove(&id) else { return };
         self.names.remove(&(turn.request.router, turn.request.request));
+        self.shares.leave(&turn.request.chain_key.tenant);
         if turn.admitted.is_some() {
             self.credit_used -= turn.credit();
         }
@@ -560,17 +610,25 @@ impl DecodeSchedule {
         FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens }
     }
 
+    /// The turn that makes the block which this one waits for, if it waits for one.
+    pub(crate) fn maker(&self, id: TurnId) -> Option<TurnId> {
+        let Phase::Filling(fill) = &self.turns[&id].choices[0].phase else { return None };
+        let seq = self.claims.holder(fill.missing()?)?;
+        let makes = |turn: &Turn| turn.choices.iter().any(|choice| choice.seq() == Some(seq));
+        self.turns.iter().find(|(_, turn)| makes(turn)).map(|(id, _)| *id)
+    }
+
     fn mint_seq(&mut self) -> SeqKey {
         let key = SeqKey(self.next_seq);
         self.next_seq += 1;
         key
     }
 
-    /// Turns that fit, the most urgent first.
+    /// Turns that fit, in the order in which they are served.
     pub(crate) fn order(&self, now: Duration, fits: impl Fn(&Turn) -> bool) -> Vec<TurnId> {
-        let mut turns: Vec<_> = self.turns.iter().filter(|(_, turn)| fits(turn)).collect();
-        turns.sort_by_key(|(id, turn)| (turn.urgency().rank(now, self.limits.ageing), **id));
-        turns.into_iter().map(|(id, _)| *id).collect()
+        let turns = self.turns.iter().filter(|(_, turn)| fits(turn));
+        let entries = turns.map(|(id, turn)| turn.entry(*id)).collect();
+        self.shares.order(entries, now, self.limits.ageing)
     }
 }
 

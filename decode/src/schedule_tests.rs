@@ -10,9 +10,9 @@ use baton_kv::hash::ChainRoot;
 use baton_kv::pool::{Counts, PoolConfig, SlotGate};
 use baton_kv::record::SlotRecord;
 use baton_proto::ids::{Incarnation, SlotId, TenantId, TokenId, WorkerId};
-use baton_proto::ir::{FinishReason, Sampling};
+use baton_proto::ir::{BACKGROUND_PRIORITY, FinishReason, Sampling};
 use baton_transfer::{Endpoints, Pull, TransferError};
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
 
@@ -211,6 +211,7 @@ fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
         logprobs: None,
         raw_top: 0,
         precedence: Precedence::default(),
+        weight: 1,
         osl: 20,
         deadline: 100 * SECOND,
         candidates: Vec::new(),
@@ -641,5 +642,67 @@ fn blocks_lent_to_a_prefill_worker_are_kept_until_it_is_done() {
     assert!(rig.blocks.lock().resolve(&held[0], rig.now).is_err(), "it is done");
     rig.run();
     rig.assert_answered(&wanted);
+    rig.assert_empty();
+}
+
+/// What nobody waits for: a prompt and one token.
+fn ahead(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
+    let stop = StopRule { max_tokens: 1, ..turn(id, Vec::new()).stop };
+    let precedence = Precedence { priority: BACKGROUND_PRIORITY, ..Precedence::default() };
+    TurnRequest { osl: 1, stop, precedence, ..turn(id, tokens) }
+}
+
+#[test]
+fn memory_of_what_is_computed_ahead_goes_to_a_request_and_it_goes_on_later() {
+    let mut rig = Rig::new(1, 10);
+    let (first, second) = (ahead(1, prompt(0, 6, 1)), turn(2, prompt(0, 6, 2)));
+    rig.submit(&first);
+    rig.step();
+    rig.submit(&second);
+    let admitted = |rig: &Rig, id| {
+        rig.news(id).filter(|(_, news)| matches!(news, News::Admitted { .. })).count()
+    };
+    assert_eq!((admitted(&rig, 1), admitted(&rig, 2)), (1, 1));
+    rig.run();
+    assert_eq!(admitted(&rig, 1), 1, "a router is told once");
+    rig.assert_answered(&first);
+    rig.assert_answered(&second);
+    rig.assert_empty();
+}
+
+#[test]
+fn who_gives_way_hangs_up_and_asks_again_when_it_is_its_turn() {
+    let mut rig = Rig::new(1, 10);
+    let first = with_candidates(ahead(1, prompt(0, 6, 1)), &[7]);
+    rig.submit(&first);
+    assert_eq!(rig.calls(), (vec![7], 0));
+    let second = turn(2, prompt(0, 6, 2));
+    rig.submit(&second);
+    assert_eq!(rig.calls(), (vec![7], 1));
+    rig.run();
+    rig.assert_answered(&second);
+    assert_eq!(rig.calls(), (vec![7, 7], 1));
+    rig.send(Event::PrefillFailed(TurnId(1), WorkerId(7)));
+    rig.run();
+    rig.assert_answered(&first);
+    rig.assert_empty();
+}
+
+#[test]
+fn what_has_drawn_a_token_keeps_its_memory() {
+    let mut rig = Rig::new(1, 10);
+    let low = Precedence { priority: -9, ..Precedence::default() };
+    let first = TurnRequest { precedence: low, ..turn(1, prompt(0, 6, 1)) };
+    rig.submit(&first);
+    while rig.tokens(1, 0).is_empty() {
+        rig.step();
+    }
+    let urgent = Precedence { strict_priority: 3, ..Precedence::default() };
+    let second = TurnRequest { precedence: urgent, ..turn(2, prompt(0, 6, 2)) };
+    rig.submit(&second);
+    rig.run();
+    rig.assert_answered(&first);
+    rig.assert_answered(&second);
+    assert!(!rig.preempted);
     rig.assert_empty();
 }

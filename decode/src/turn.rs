@@ -5,7 +5,7 @@ use baton_proto::ids::{LeaseId, RequestId, SeqKey, TokenId};
 use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
 use baton_worker::fill::Fill;
-use baton_worker::plan::{Precedence, Urgency};
+use baton_worker::queue::{Entry, Precedence, Urgency};
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -61,6 +61,8 @@ pub struct TurnRequest {
     pub raw_top: u16,
     /// Who comes first.
     pub precedence: Precedence,
+    /// The tenant's share where others have work too, from 1.
+    pub weight: u32,
     /// Expected answer length in tokens.
     pub osl: u32,
     /// On this process's clock.
@@ -197,6 +199,8 @@ pub struct Turn {
     pub remote_cached_tokens: u32,
     /// Whether the prompt's whole blocks were at hand once.
     pub filled: bool,
+    /// Whether the router has been told that it is admitted.
+    pub told: bool,
     /// What it cost.
     pub report: Report,
 }
@@ -214,6 +218,7 @@ impl Turn {
             last_announced: None,
             remote_cached_tokens: 0,
             filled: false,
+            told: false,
             report: Report::default(),
             request,
         }
@@ -233,6 +238,23 @@ impl Turn {
     pub fn urgency(&self) -> Urgency {
         let (precedence, deadline) = (self.request.precedence, self.request.deadline);
         Urgency { precedence, arrived: self.arrived, deadline }
+    }
+
+    /// Whether it can stop where it is, to begin again later: nothing was drawn, and no transport
+    /// writes for it.
+    pub fn can_give_way(&self) -> bool {
+        !self.filled && matches!(&self.choices[0].phase, Phase::Filling(f) if !f.is_pulling())
+    }
+
+    /// What the queue orders it by: it is as long as the memory that it will take.
+    pub fn entry(&self, id: TurnId) -> Entry<'_, TurnId> {
+        let (tenant, weight) = (&self.request.chain_key.tenant, self.request.weight);
+        Entry { id, tenant, weight, urgency: self.urgency(), cost_tokens: self.credit_tokens() }
+    }
+
+    /// Tokens that there is room for in what it was promised.
+    pub fn credit_tokens(&self) -> u64 {
+        self.credit() as u64 * u64::from(self.request.chain_key.block_tokens)
     }
 
     /// Prompt length in tokens.

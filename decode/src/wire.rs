@@ -8,7 +8,7 @@ use baton_proto::ids::{Incarnation, RequestId, TenantId, TokenId, WorkerId};
 use baton_proto::internal as pb;
 use baton_proto::ir::{FinishReason, Sampling};
 use baton_transfer::{Endpoints, Peer};
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use baton_worker::wire::BadMessage;
 use std::sync::Arc;
@@ -73,6 +73,7 @@ pub fn turn_from_wire(
         stop,
         logprobs: submit.logprobs.map(|count| count.min(255) as u8),
         raw_top: 0,
+        weight: 1,
         precedence: Precedence::from_wire(
             submit.strict_priority,
             submit.priority,

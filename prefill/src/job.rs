@@ -5,8 +5,8 @@ use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{LeaseId, SeqKey, TokenId};
 use baton_transfer::Peer;
 use baton_worker::blocks::Blocks;
-use baton_worker::fill::Fill;
-use baton_worker::plan::{Precedence, Urgency};
+use baton_worker::fill::{Fill, FillReport};
+use baton_worker::queue::{Entry, Precedence, Urgency};
 use baton_worker::sequence::{ChainKey, Sequence};
 use std::fmt;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct JobRequest {
     pub from_block: usize,
     /// Who comes first.
     pub precedence: Precedence,
+    /// The tenant's share where others have work too, from 1.
+    pub weight: u32,
     /// On this process's clock.
     pub deadline: Duration,
     /// Where the caller's own blocks lie, ...
@@ -95,7 +97,7 @@ pub struct JobReport {
 /// How far a job is.
 #[derive(Debug)]
 pub enum Phase {
-    /// Waits for its reservation.
+    /// Waits for its reservation, for the first time or again.
     Queued(Sequence),
     /// Blocks come together.
     Filling(Fill),
@@ -131,14 +133,18 @@ pub struct Job {
     pub request: JobRequest,
     /// When it came.
     pub arrived: Duration,
-    /// When it began.
-    pub begun: Duration,
+    /// When it first began.
+    pub begun: Option<Duration>,
     /// How far it is.
     pub phase: Phase,
     /// The lease on what is announced.
     pub lease: Option<LeaseId>,
     /// Blocks before this index are announced or the caller's own.
     announced: usize,
+    /// Blocks before this index are the caller's own, or were at hand before it had to give way.
+    found_from: usize,
+    /// What was done before it had to give way.
+    before: FillReport,
 }
 
 impl Job {
@@ -146,7 +152,16 @@ impl Job {
     pub fn queued(request: JobRequest, sequence: Sequence, now: Duration) -> Self {
         let announced = request.from_block;
         let phase = Phase::Queued(sequence);
-        Self { request, arrived: now, begun: now, phase, lease: None, announced }
+        Self {
+            arrived: now,
+            begun: None,
+            phase,
+            lease: None,
+            announced,
+            found_from: request.from_block,
+            before: FillReport::default(),
+            request,
+        }
     }
 
     /// What decides when it is served.
@@ -160,10 +175,51 @@ impl Job {
         let Phase::Queued(sequence) = std::mem::replace(&mut self.phase, Phase::Announced) else {
             panic!("a job begins once");
         };
-        let mut fill = Fill::new(sequence, self.request.goal(), self.request.from_block);
+        let mut fill = Fill::new(sequence, self.request.goal(), self.found_from);
         fill.offer(&self.request.held);
-        self.begun = now;
+        self.begun.get_or_insert(now);
         self.phase = Phase::Filling(fill);
+    }
+
+    /// Blocks that are promised to it.
+    pub fn reserved(&self) -> usize {
+        match self.phase {
+            // What is announced stays under its lease.
+            Phase::Queued(_) => self.lease.map_or(0, |_| self.announced),
+            Phase::Filling(_) | Phase::Announced => self.request.goal(),
+        }
+    }
+
+    /// Whether it can stop where it is, to go on later: between two chunks, and not while a
+    /// transport writes for it.
+    pub fn can_give_way(&self) -> bool {
+        self.fill().is_some_and(|fill| !fill.is_pulling())
+    }
+
+    /// Gives up what is not sealed and waits again, under a new name for the engine; returns the
+    /// old one. What it sealed stays in the pool, and what it announced under its lease.
+    pub fn give_way(&mut self, key: SeqKey) -> Option<SeqKey> {
+        let fill = self.fill()?;
+        let (old, have, report) = (fill.sequence().key(), fill.have(), fill.report());
+        self.found_from = self.found_from.max(have);
+        self.before = self.before + report;
+        let (chain_key, tokens) = (&self.request.chain_key, &self.request.tokens);
+        self.phase = Phase::Queued(Sequence::new(key, chain_key.clone(), tokens.clone()));
+        Some(old)
+    }
+
+    /// What it gives back where it gives way.
+    pub fn given_back(&self) -> usize {
+        self.request.goal() - self.lease.map_or(0, |_| self.announced)
+    }
+
+    /// What the queue orders it by: it is as long as what is missing.
+    pub fn entry(&self, id: JobId) -> Entry<'_, JobId> {
+        let ChainKey { tenant, block_tokens, .. } = &self.request.chain_key;
+        let have = self.fill().map_or(self.found_from, Fill::have);
+        let missing = self.request.goal().saturating_sub(have) as u64;
+        let (weight, cost_tokens) = (self.request.weight, missing * u64::from(*block_tokens));
+        Entry { id, tenant, weight, urgency: self.urgency(), cost_tokens }
     }
 
     /// The fill, while there is one.
@@ -211,14 +267,15 @@ impl Job {
         if fill.have() < fill.goal() {
             return None;
         }
-        let sources = fill.report();
+        let sources = self.before + fill.report();
         let block_tokens = fill.sequence().block_tokens();
+        let begun = self.begun.unwrap_or(self.arrived);
         let report = JobReport {
             cached_tokens: sources.found_blocks * block_tokens,
             pulled_tokens: sources.pulled_blocks * block_tokens,
             computed_tokens: sources.computed_blocks * block_tokens,
-            queue: self.begun.saturating_sub(self.arrived),
-            compute: now.saturating_sub(self.begun),
+            queue: begun.saturating_sub(self.arrived),
+            compute: now.saturating_sub(begun),
         };
         let seq = fill.sequence().key();
         self.phase = Phase::Announced;

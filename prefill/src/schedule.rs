@@ -1,9 +1,11 @@
 //! The prefill schedule: prompts become sealed blocks, announced in order as they are done.
 //!
-//! A pure core. Jobs wait in order of (priority with age, deadline, arrival). A job reserves the
-//! blocks of its whole prompt before it begins, so that it can always finish; it keeps what it
-//! announced under a lease until its caller ends the call. Equal work is joined by hash: a job
-//! whose next block is being made by another one waits for it and takes it from the pool.
+//! A pure core. Jobs are served in the order of [`baton_worker::queue`], chunk by chunk. A job
+//! reserves the blocks of its whole prompt before it begins, so that it can always finish; it keeps
+//! what it announced under a lease until its caller ends the call. Where a job of a higher tier
+//! lacks room, what is computed ahead and what is less than ordinary gives way between two chunks,
+//! and goes on later. Equal work is joined by hash: a job whose next block is being made by another
+//! one waits for it, and lends it its urgency.
 
 use crate::job::{Job, JobFailure, JobId, JobReport, JobRequest, Phase};
 use baton_engine::api::{Batch, StepOutput};
@@ -14,6 +16,7 @@ use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule, Segment};
+use baton_worker::queue::{Shares, enough};
 use baton_worker::sequence::Sequence;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -70,6 +73,7 @@ pub struct PrefillSchedule {
     claims: Claims,
     limits: Limits,
     jobs: BTreeMap<JobId, Job>,
+    shares: Shares,
     /// Blocks promised to begun jobs.
     reserved_blocks: usize,
     next_seq: u64,
@@ -99,13 +103,19 @@ impl Schedule for PrefillSchedule {
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
         for id in self.order(now, Phase::is_filling) {
+            // Whoever makes what this one waits for comes in its place.
+            let maker = self.maker(id).unwrap_or(id);
             if budget == 0 {
                 break;
             }
+            if self.in_step.iter().any(|(planned, _)| *planned == maker) {
+                continue;
+            }
             let compute_tokens = self.limits.chunk_tokens.min(budget);
-            let Some(segment) = self.plan_job(id, compute_tokens, now, actions) else { continue };
+            let segment = self.plan_job(maker, compute_tokens, now, actions);
+            let Some(segment) = segment else { continue };
             budget -= segment.count;
-            self.in_step.push((id, segment.count));
+            self.in_step.push((maker, segment.count));
             plan.segments.push(segment);
         }
         (!plan.segments.is_empty()).then_some(plan)
@@ -125,6 +135,8 @@ impl Schedule for PrefillSchedule {
             let job = self.jobs.get_mut(&id).expect("no job ends during a step");
             let fill = job.fill_mut().expect("a planned job is filling");
             fill.absorb(count, item.drafts, &self.blocks, &mut self.claims);
+            let request = &job.request;
+            self.shares.charge(&request.chain_key.tenant, request.weight, u64::from(count));
         }
         self.pump(now, actions);
     }
@@ -186,6 +198,7 @@ impl PrefillSchedule {
             claims: Claims::default(),
             limits,
             jobs: BTreeMap::new(),
+            shares: Shares::default(),
             reserved_blocks: 0,
             next_seq: 1,
             in_step: Vec::new(),
@@ -224,9 +237,9 @@ impl PrefillSchedule {
             actions.push(Action::Done(id, JobReport::default()));
             return;
         }
-        let key = SeqKey(self.next_seq);
-        self.next_seq += 1;
+        let key = self.mint_seq();
         let sequence = Sequence::new(key, request.chain_key.clone(), request.tokens.clone());
+        self.shares.enter(&request.chain_key.tenant);
         self.jobs.insert(id, Job::queued(request, sequence, now));
     }
 
@@ -236,9 +249,8 @@ impl PrefillSchedule {
         if let Some(lease) = job.lease {
             self.blocks.release(lease);
         }
-        if !matches!(job.phase, Phase::Queued(_)) {
-            self.reserved_blocks -= job.request.goal();
-        }
+        self.reserved_blocks -= job.reserved();
+        self.shares.leave(&job.request.chain_key.tenant);
         if let Phase::Filling(fill) = &job.phase {
             self.claims.release_all(fill.sequence().key());
             self.forgotten.push(fill.sequence().key());
@@ -273,16 +285,48 @@ impl PrefillSchedule {
     fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let slots = self.blocks.usable_slots();
         for id in self.order(now, Phase::is_queued) {
-            let job = self.jobs.get_mut(&id).expect("listed jobs exist");
-            if self.reserved_blocks + job.request.goal() > slots {
+            let job = &self.jobs[&id];
+            let wanted = job.request.goal() - job.reserved();
+            if self.reserved_blocks + wanted > slots && !self.make_room(id, wanted, slots, now) {
                 break;
             }
-            self.reserved_blocks += job.request.goal();
-            job.begin(now);
+            self.reserved_blocks += wanted;
+            self.jobs.get_mut(&id).expect("listed jobs exist").begin(now);
         }
         for id in self.order(now, Phase::is_filling) {
             self.advance(id, 0, now, actions);
         }
+    }
+
+    /// Has jobs give way to one that needs so many blocks more; `false`, and none does, where that
+    /// would not be enough.
+    fn make_room(&mut self, id: JobId, wanted: usize, slots: usize, now: Duration) -> bool {
+        let (urgency, ageing) = (self.jobs[&id].urgency(), self.limits.ageing);
+        let gives_way =
+            |other: &Job| other.can_give_way() && urgency.displaces(&other.urgency(), now, ageing);
+        let order = self.order(now, Phase::is_filling);
+        let others = order.into_iter().map(|other| (other, &self.jobs[&other]));
+        let others = others.filter(|(_, job)| gives_way(job));
+        let missing = (self.reserved_blocks + wanted).saturating_sub(slots);
+        let chosen = enough(others.map(|(other, job)| (other, job.given_back())), missing);
+        for other in chosen.iter().flatten() {
+            let key = self.mint_seq();
+            let job = self.jobs.get_mut(other).expect("listed jobs exist");
+            self.reserved_blocks -= job.given_back();
+            if let Some(old) = job.give_way(key) {
+                self.claims.release_all(old);
+                self.forgotten.push(old);
+            }
+        }
+        chosen.is_some()
+    }
+
+    /// The job that makes the block which this one waits for, if it waits for one.
+    fn maker(&self, id: JobId) -> Option<JobId> {
+        let fill = self.jobs.get(&id)?.fill()?;
+        let seq = self.claims.holder(fill.missing()?)?;
+        let makes = |job: &Job| job.fill().is_some_and(|fill| fill.sequence().key() == seq);
+        self.jobs.iter().find(|(_, job)| makes(job)).map(|(id, _)| *id)
     }
 
     fn plan_job(
@@ -340,11 +384,17 @@ impl PrefillSchedule {
         self.pace.outlast(self.limits.lease_ttl)
     }
 
-    /// Jobs in a phase, the most urgent first.
+    fn mint_seq(&mut self) -> SeqKey {
+        let key = SeqKey(self.next_seq);
+        self.next_seq += 1;
+        key
+    }
+
+    /// Jobs in a phase, in the order in which they are served.
     fn order(&self, now: Duration, phase: fn(&Phase) -> bool) -> Vec<JobId> {
-        let mut jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| phase(&job.phase)).collect();
-        jobs.sort_by_key(|(id, job)| (job.urgency().rank(now, self.limits.ageing), **id));
-        jobs.into_iter().map(|(id, _)| *id).collect()
+        let jobs = self.jobs.iter().filter(|(_, job)| phase(&job.phase));
+        let entries = jobs.map(|(id, job)| job.entry(*id)).collect();
+        self.shares.order(entries, now, self.limits.ageing)
     }
 }
 

@@ -8,8 +8,9 @@ use baton_engine::witness::{Witness, WitnessSpec};
 use baton_kv::hash::ChainRoot;
 use baton_kv::pool::{Counts, PoolConfig};
 use baton_proto::ids::{Incarnation, TenantId, TokenId, WorkerId};
+use baton_proto::ir::BACKGROUND_PRIORITY;
 use baton_transfer::{Endpoints, TransferError};
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
 
@@ -140,6 +141,7 @@ fn request(tokens: Vec<TokenId>) -> JobRequest {
         },
         from_block: 0,
         precedence: Precedence::default(),
+        weight: 1,
         deadline: 100 * SECOND,
         held: Vec::new(),
         held_by: None,
@@ -252,7 +254,8 @@ fn a_strict_priority_comes_before_any_age_and_a_wish_orders_the_rest() {
         order.push(done);
         rig.send(Event::Cancel(JobId(done)));
     }
-    assert_eq!(order, [1, 5, 3, 2, 4]);
+    // The first one had begun, and gave way.
+    assert_eq!(order, [5, 3, 2, 1, 4]);
     rig.assert_empty();
 }
 
@@ -423,4 +426,96 @@ fn pulls_of_a_cancelled_job_give_their_slots_back_when_they_end() {
         rig.send(Event::Settled(job, pulls.into_iter().map(arrive).collect()));
     }
     rig.assert_empty();
+}
+
+fn background(request: JobRequest) -> JobRequest {
+    let precedence = Precedence { priority: BACKGROUND_PRIORITY, ..Precedence::default() };
+    JobRequest { precedence, ..request }
+}
+
+#[test]
+fn what_is_computed_ahead_waits_between_two_chunks_for_what_is_wanted() {
+    let mut rig = Rig::new(60);
+    rig.ask(1, background(request(prompt(0, 20, 1))));
+    rig.step();
+    rig.step();
+    rig.ask(2, request(prompt(0, 4, 2)));
+    // Four blocks are two chunks and a rest.
+    let steps = (0..100).take_while(|_| rig.done().is_empty() && rig.step()).count();
+    assert_eq!((rig.done(), steps), (vec![2], 4));
+    rig.run();
+    assert_eq!(rig.done(), [2, 1]);
+}
+
+#[test]
+fn memory_of_what_is_computed_ahead_goes_to_what_is_wanted_and_nothing_is_lost() {
+    let mut rig = Rig::new(12);
+    rig.ask(1, background(request(prompt(0, 8, 1))));
+    rig.step();
+    rig.step();
+    let before = rig.announced(1).len();
+    assert!((1..=4).contains(&before), "{before} blocks are announced");
+    rig.ask(2, request(prompt(0, 8, 2)));
+    rig.run();
+    assert_eq!(rig.done(), [2], "the first one waits for memory");
+    rig.send(Event::Cancel(JobId(2)));
+    rig.run();
+    assert_eq!((rig.done(), rig.announced(1).len()), (vec![2, 1], 8));
+    let report = rig.actions.iter().find_map(|action| match action {
+        Action::Done(JobId(1), report) => Some(*report),
+        _ => None,
+    });
+    let report = report.unwrap();
+    assert_eq!((report.cached_tokens, report.computed_tokens as usize), (0, 8 * BLOCK));
+    rig.send(Event::Cancel(JobId(1)));
+    rig.assert_empty();
+}
+
+#[test]
+fn nobody_gives_way_where_that_would_not_be_enough() {
+    let mut rig = Rig::new(12);
+    rig.ask(1, request(prompt(0, 6, 1)));
+    rig.ask(2, background(request(prompt(0, 4, 2))));
+    rig.step();
+    rig.ask(3, request(prompt(0, 9, 3)));
+    rig.run();
+    assert_eq!(rig.done(), [2, 1]);
+    rig.send(Event::Cancel(JobId(1)));
+    rig.send(Event::Cancel(JobId(2)));
+    rig.run();
+    assert_eq!(rig.done(), [2, 1, 3]);
+}
+
+#[test]
+fn who_makes_what_an_urgent_job_waits_for_is_as_urgent() {
+    let mut rig = Rig::new(120);
+    rig.ask(1, background(request(prompt(10, 0, 1))));
+    rig.step();
+    // Together these take whole batches, for a long time.
+    rig.ask(3, request(prompt(0, 30, 3)));
+    rig.ask(4, request(prompt(0, 30, 4)));
+    let urgent = Precedence { priority: 5, ..Precedence::default() };
+    rig.ask(2, JobRequest { precedence: urgent, ..request(prompt(10, 1, 2)) });
+    rig.run();
+    assert_eq!(&rig.done()[..2], [1, 2]);
+    assert_eq!(rig.computed as usize, (11 + 30 + 30) * BLOCK, "nothing is computed twice");
+}
+
+#[test]
+fn a_tenant_that_floods_a_worker_does_not_make_another_one_wait_for_all_of_it() {
+    let mut rig = Rig::new(120);
+    let of = |tenant: &str, request: JobRequest| {
+        let tenant = TenantId(Arc::from(tenant));
+        JobRequest { chain_key: ChainKey { tenant, ..request.chain_key.clone() }, ..request }
+    };
+    for id in 0..6 {
+        rig.ask(id, of("flood", request(prompt(0, 12, id as u32))));
+    }
+    for _ in 0..4 {
+        rig.step();
+    }
+    rig.ask(7, of("guest", request(prompt(0, 12, 7))));
+    rig.run();
+    let place = rig.done().iter().position(|id| *id == 7).unwrap();
+    assert!(place <= 2, "done: {:?}", rig.done());
 }

@@ -11,7 +11,7 @@ use baton_proto::ids::TenantId;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_server::Prefill;
 use baton_transfer::{Endpoints, Peer};
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use baton_worker::wire::{BadMessage, descriptors_from_wire};
 use futures_util::Stream;
@@ -93,6 +93,7 @@ impl PrefillService {
                 public_blocks: request.public_blocks,
             },
             from_block: request.from_block as usize,
+            weight: 1,
             precedence: Precedence::from_wire(
                 request.strict_priority,
                 request.priority,

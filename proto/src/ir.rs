@@ -215,6 +215,10 @@ pub struct Stop {
     pub ignore_eos: bool,
 }
 
+/// The priority of what nobody waits for yet, such as a prompt that is computed ahead: less urgent
+/// than any request, in whatever tier.
+pub const BACKGROUND_PRIORITY: i32 = i32::MIN;
+
 /// What the harness says about its intent, within the bounds of this deployment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hints {

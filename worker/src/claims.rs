@@ -24,6 +24,11 @@ impl Claims {
         self.holders.get(hash).is_some_and(|holder| *holder != seq)
     }
 
+    /// Who works on the block.
+    pub fn holder(&self, hash: &SequenceHash) -> Option<SeqKey> {
+        self.holders.get(hash).copied()
+    }
+
     /// Gives up one claim, if `seq` holds it.
     pub fn release(&mut self, hash: &SequenceHash, seq: SeqKey) {
         if self.holders.get(hash) == Some(&seq) {

@@ -8,8 +8,10 @@ use crate::sequence::Sequence;
 use baton_engine::api::Item;
 use baton_kv::lease::{Draft, WriteLease};
 use baton_proto::block::BlockDescriptor;
+use baton_proto::ids::SequenceHash;
 use baton_transfer::{Pull, Settled};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Add;
 
 /// A sequence on its way to `goal` whole blocks.
 #[derive(Debug)]
@@ -43,6 +45,20 @@ pub struct FillReport {
     pub computed_blocks: u32,
     /// Pulls that failed.
     pub failed_pulls: u32,
+}
+
+impl Add for FillReport {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            found_blocks: self.found_blocks + other.found_blocks,
+            pulled_blocks: self.pulled_blocks + other.pulled_blocks,
+            pulled_bytes: self.pulled_bytes + other.pulled_bytes,
+            computed_blocks: self.computed_blocks + other.computed_blocks,
+            failed_pulls: self.failed_pulls + other.failed_pulls,
+        }
+    }
 }
 
 /// What a fill may do now.
@@ -98,6 +114,11 @@ impl Fill {
     /// Whole blocks at hand.
     pub fn have(&self) -> usize {
         self.sequence.pins().len()
+    }
+
+    /// The first whole block that is not at hand.
+    pub fn missing(&self) -> Option<&SequenceHash> {
+        self.sequence.chain()[..self.goal].get(self.have())
     }
 
     /// Where the blocks came from.

@@ -3,7 +3,6 @@
 use baton_engine::api::{Batch, StepOutput};
 use baton_kv::lease::WriteLease;
 use baton_proto::ids::SeqKey;
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// One step's work, decided: which sequence computes how much, into which slots.
@@ -58,61 +57,6 @@ pub trait Schedule {
 
     /// Whether every accepted piece of work has ended.
     fn is_idle(&self) -> bool;
-}
-
-/// What a request says about who comes first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Precedence {
-    /// Work of a larger one comes first, however long that of a smaller one waits.
-    pub strict_priority: u8,
-    /// Larger is more urgent; waiting makes up for it.
-    pub priority: i32,
-    /// By when the answer is wanted, on this process's clock. It orders, and ends nothing.
-    pub wanted: Option<Duration>,
-}
-
-impl Precedence {
-    /// From a message: `wanted_ms` counts from `now`.
-    pub fn from_wire(
-        strict_priority: u32,
-        priority: i32,
-        wanted_ms: Option<u32>,
-        now: Duration,
-    ) -> Self {
-        Self {
-            strict_priority: u8::try_from(strict_priority).unwrap_or(u8::MAX),
-            priority,
-            wanted: wanted_ms.map(|ms| now + Duration::from_millis(u64::from(ms))),
-        }
-    }
-
-    /// What is left until the answer is wanted, for a message.
-    pub fn wanted_ms(&self, now: Duration) -> Option<u32> {
-        let left = |wanted: Duration| wanted.saturating_sub(now).as_millis();
-        self.wanted.map(|wanted| u32::try_from(left(wanted)).unwrap_or(u32::MAX))
-    }
-}
-
-/// What decides who comes first: the strict priority, then priority, which waiting raises, then by
-/// when the answer is wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Urgency {
-    /// What the request says.
-    pub precedence: Precedence,
-    /// When the work came.
-    pub arrived: Duration,
-    /// When nobody wants it any more.
-    pub deadline: Duration,
-}
-
-impl Urgency {
-    /// A key to sort by, the most urgent first; waiting for `ageing` is worth one of priority.
-    pub fn rank(&self, now: Duration, ageing: Duration) -> impl Ord + use<> {
-        let Precedence { strict_priority, priority, wanted } = self.precedence;
-        let waited = now.saturating_sub(self.arrived).as_millis() / ageing.as_millis().max(1);
-        let aged = i64::from(priority) + waited as i64;
-        (Reverse(strict_priority), Reverse(aged), wanted.unwrap_or(self.deadline))
-    }
 }
 
 /// How long steps take. Leases are renewed between steps, so they have to outlast the slowest.

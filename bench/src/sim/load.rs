@@ -5,9 +5,10 @@ use super::net::StreamId;
 use super::scenario::Scenario;
 use baton_engine::witness::expected;
 use baton_proto::ids::{RequestId, TenantId, TokenId};
+use baton_proto::ir::BACKGROUND_PRIORITY;
 use baton_router::choose::Charge;
 use baton_transfer::sim::NodeId;
-use baton_worker::plan::Precedence;
+use baton_worker::queue::Precedence;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,16 +137,23 @@ pub(super) fn draw(scenario: &Scenario, chance: &mut Chance) -> Vec<Ask> {
             choices,
             max_tokens,
             osl,
-            precedence: Precedence {
-                priority: chance.below(3) as i32 - 1,
-                ..Precedence::default()
-            },
+            precedence: draw_precedence(chance),
             deadline: at + load.deadline,
             gone_at,
             stop,
         });
     }
     asks
+}
+
+/// Mostly ordinary; some of a higher tier, some that can wait, and some that nobody waits for.
+fn draw_precedence(chance: &mut Chance) -> Precedence {
+    let (strict_priority, priority) = match chance.below(8) {
+        0 => (0, BACKGROUND_PRIORITY),
+        1 => (1, 0),
+        drawn => (0, drawn as i32 - 4),
+    };
+    Precedence { strict_priority, priority, wanted: None }
 }
 
 /// A shared prefix or an earlier conversation, and mostly something new. Some prompts are equal,

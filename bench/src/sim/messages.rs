@@ -223,6 +223,7 @@ impl Cluster<'_> {
             chain_key: compute.chain_key,
             from_block: compute.from_block,
             precedence: compute.precedence,
+            weight: 1,
             deadline: compute.deadline,
             held: compute.held,
             held_by,

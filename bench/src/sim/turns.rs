@@ -84,6 +84,7 @@ impl Cluster<'_> {
             logprobs: None,
             raw_top: 0,
             precedence: ask.precedence,
+            weight: 1,
             osl: ask.osl,
             deadline: ask.deadline,
             candidates: placement.prefill.iter().map(candidate).collect(),

@@ -7,7 +7,8 @@ use crate::turn::{PUBLIC_BLOCKS, Prepared};
 use baton_kv::hash::Salt;
 use baton_proto::ids::TokenId;
 use baton_proto::ir::{
-    Chat, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling, Stop,
+    BACKGROUND_PRIORITY, Chat, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling,
+    Stop,
 };
 use baton_text::TextModel;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub(super) fn prepare(
         chain,
         chat: None,
         answer_tokens: 1,
+        length_keys: Vec::new(),
         arrived: now,
         deadline,
         ends: Arc::default(),
@@ -76,7 +78,7 @@ fn request(service: &Service, turn: &Prepared) -> Result<Request, TurnError> {
         choices: 1,
         logprobs: None,
         hints: Hints {
-            priority: i32::MIN,
+            priority: BACKGROUND_PRIORITY,
             session: of.hints.session.clone(),
             parent: of.hints.parent.clone(),
             ..Hints::default()
