@@ -12,101 +12,15 @@ official client. Rounds with the hint and without alternate. The last line is on
 import argparse
 import json
 import random
-import secrets
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import openai
 
-SECONDS = {"us": 1e-6, "ms": 1e-3}
+from witness_cluster import Cluster, words
+
 HISTORY, ANSWER, RESULT = 50_000, 50, 700
-
-
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def worker(name, folder, listen, args, limits):
-    """A worker's configuration file."""
-    text = f"""name = "{name}"
-[cluster]
-secret_file = "{folder}/secret"
-[serve]
-listen = "127.0.0.1:{listen}"
-[model]
-name = "witness"
-engine = "witness"
-step_latency = "{args.step_ms} ms"
-prefill_token_latency = "{args.prefill_token_us} us"
-decode_token_latency = "{args.prefill_token_us} us"
-[transfer]
-shm_dir = "{folder}"
-[limits]
-{limits}
-[log]
-filter = "warn"
-"""
-    path = folder / f"{name}.toml"
-    path.write_text(text)
-    return path
-
-
-class Cluster:
-    """The three processes, until the end of a `with`."""
-
-    def __init__(self, args):
-        self.folder = tempfile.TemporaryDirectory(prefix="baton-tool-loop-")
-        folder = Path(self.folder.name)
-        secret = folder / "secret"
-        secret.touch(0o600)
-        secret.write_text(secrets.token_hex(32))
-        prefill, decode, self.port = port(), port(), port()
-        router = folder / "router.toml"
-        router.write_text(f"""[cluster]
-secret_file = "{secret}"
-[serve]
-listen = "127.0.0.1:{self.port}"
-[model]
-name = "witness"
-synthetic_vocab = 32000
-[log]
-filter = "warn"
-[[prefill]]
-uri = "http://127.0.0.1:{prefill}"
-[[decode]]
-uri = "http://127.0.0.1:{decode}"
-""")
-        chunks = "chunk_tokens = 2048"
-        files = dict(
-            prefill=worker("prefill-0", folder, prefill, args, chunks),
-            decode=worker("decode-0", folder, decode, args, ""),
-            router=router,
-        )
-        self.processes = [
-            subprocess.Popen([args.baton, kind, "--config", path], stdout=subprocess.DEVNULL)
-            for kind, path in files.items()
-        ]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            process.wait(30)
-        self.folder.cleanup()
-
-
-def words(rng, count):
-    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(count))
 
 
 def ask(client, messages, hint, max_tokens):
@@ -150,13 +64,12 @@ def main():
     parser.add_argument("--prefill-token-us", type=int, default=100, help="and each token in it")
     args = parser.parse_args()
     rng = random.Random(1)
-    step = args.step_ms * SECONDS["ms"]
-    token = args.prefill_token_us * SECONDS["us"]
+    step, token = args.step_ms / 1e3, args.prefill_token_us / 1e6
     # The new tokens in one step, and one step that draws.
     least = step + RESULT * token + step + token
     found = {True: [], False: []}
-    with Cluster(args) as cluster:
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{cluster.port}/v1", api_key="none")
+    with Cluster(args.baton, 1000 * args.step_ms, args.prefill_token_us) as cluster:
+        client = openai.OpenAI(base_url=f"{cluster.urls[0]}/v1", api_key="none")
         for _ in range(200):
             try:
                 ask(client, [{"role": "user", "content": "hi"}], False, 1)

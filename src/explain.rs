@@ -11,8 +11,8 @@ use std::io::Read;
 /// A body larger than that is no request.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 /// The terms of the cost, as the router names them.
-const TERMS: [&str; 8] =
-    ["queue", "memory", "fetch", "compute", "handover", "decode", "harm", "eviction"];
+const TERMS: [&str; 9] =
+    ["queue", "memory", "fetch", "join", "compute", "handover", "decode", "harm", "eviction"];
 
 /// Asks for the decision and prints it.
 pub(crate) fn main(args: &ExplainArgs) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //! workers; unknown keys are refused by the reader in `node::config`.
 
 use crate::choose::{Assumed, Line, PolicyName, Rules};
+pub use crate::switches::{Switch, Switches};
 use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Beyond that no decode worker would ever compute a prompt, and sums would lose all else.
-const LOCAL_HARM_MAX: f64 = 1000.0;
+const HARM_MAX: f64 = 1000.0;
 /// Two files of a few decisions each.
 const DECISIONS_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// The cluster this router belongs to.
     pub cluster: ClusterConfig,
+    /// Which features act; the one section that SIGHUP has read again.
+    pub switches: Switches,
     /// Who computes a turn.
     pub placement: PlacementConfig,
     /// A record of every decision.
@@ -93,6 +96,9 @@ pub struct PlacementConfig {
     /// The harm of computing prompt tokens on a decode worker, as a share of the time that takes,
     /// for turns that are still to come there.
     pub local_harm: f64,
+    /// The same on a prefill worker; what keeps a turn from computing again elsewhere what it could
+    /// as well wait for.
+    pub prefill_harm: f64,
     /// The probability that an evicted block would have been wanted again; 0 leaves evictions out.
     pub eviction_weight: f64,
     /// How many further decode workers a turn may be moved to before its first token.
@@ -135,8 +141,6 @@ pub struct HintsConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeculationConfig {
-    /// `on`; `shadow`: it is decided and counted, and nothing is computed; `off`.
-    pub mode: Switch,
     /// Prompts that are prepared or computed ahead at once; what comes beyond is not.
     pub running_max: usize,
     /// How long one may take; it holds memory of its worker.
@@ -145,30 +149,6 @@ pub struct SpeculationConfig {
     pub bytes_max: ByteSize,
     /// Blocks that were computed ahead, of which it is followed what comes of them.
     pub remembered_blocks_max: usize,
-}
-
-/// Whether a feature acts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// It does nothing.
-    Off,
-    /// It decides, and what it would do is counted.
-    Shadow,
-    /// It acts.
-    #[default]
-    On,
-}
-
-impl Switch {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Shadow => "shadow",
-            Self::On => "on",
-        }
-    }
 }
 
 /// A record of every decision, for comparing policies afterwards; it has no content.
@@ -253,6 +233,7 @@ impl Default for Config {
             drain_grace: Span::secs(30),
             model: ModelConfig::default(),
             cluster: ClusterConfig::default(),
+            switches: Switches::default(),
             placement: PlacementConfig::default(),
             decisions: DecisionsConfig::default(),
             hints: HintsConfig::default(),
@@ -273,6 +254,7 @@ impl Default for PlacementConfig {
             explain_header: true,
             disaggregate_min_blocks: Threshold::At(4),
             local_harm: 0.25,
+            prefill_harm: 0.1,
             eviction_weight: 0.1,
             moves_max: 2,
             answer_tokens_assumed: 512,
@@ -310,7 +292,6 @@ impl Default for HintsConfig {
 impl Default for SpeculationConfig {
     fn default() -> Self {
         Self {
-            mode: Switch::On,
             running_max: 64,
             patience: Span::secs(10),
             bytes_max: ByteSize::mib(256),
@@ -325,6 +306,7 @@ impl PlacementConfig {
         Rules {
             disaggregate_min_blocks: self.disaggregate_min_blocks,
             local_harm: self.local_harm,
+            prefill_harm: self.prefill_harm,
             eviction_weight: self.eviction_weight,
         }
     }
@@ -441,7 +423,8 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
     }
     let placement = &config.placement;
     let shares = [
-        ("placement.local_harm", placement.local_harm, LOCAL_HARM_MAX),
+        ("placement.local_harm", placement.local_harm, HARM_MAX),
+        ("placement.prefill_harm", placement.prefill_harm, HARM_MAX),
         ("placement.eviction_weight", placement.eviction_weight, 1.0),
     ];
     if let Some((key, found, max)) =

@@ -151,7 +151,7 @@ impl Intake {
             seed: 1,
             sampling: self.text.sampling_defaults(),
             said: Said::default(),
-            bounds: Bounds::new(&self.config),
+            bounds: Bounds::new(&self.config, self.config.switches),
         };
         api::parse(Dialect::Chat, body, &mint, &self.config).map_err(|error| error.to_string())
     }

@@ -26,6 +26,7 @@ mod scrape;
 #[cfg(test)]
 mod seeded_tests;
 mod service;
+mod switches;
 mod text_pool;
 mod turn;
 
@@ -38,6 +39,7 @@ use baton_node::{Drain, Exit, Failure, Tasks, limits, serve};
 use baton_proto::internal::Role;
 use baton_text::TextModel;
 use cluster::{Cluster, Connector};
+use config::Switches;
 use metrics::Metrics;
 use service::Service;
 use std::net::SocketAddr;
@@ -85,6 +87,7 @@ pub struct Router {
     cluster: Arc<Cluster>,
     /// Decode and prefill workers of the configuration.
     configured: (usize, usize),
+    service: Arc<Service>,
 }
 
 impl Router {
@@ -123,12 +126,17 @@ impl Router {
         listener.serve(routes, tasks).map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot serve {local}: {error}"))
         })?;
-        Ok(Self { local, health, cluster, configured })
+        Ok(Self { local, health, cluster, configured, service })
     }
 
     /// The address with the port that was taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Sets which features act, for the requests to come; what changed.
+    pub fn set_switches(&self, switches: Switches) -> Vec<String> {
+        self.service.set_switches(switches)
     }
 
     /// Waits until requests can be placed.

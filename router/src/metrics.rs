@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) decisions_dropped: Counter,
     speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
     speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    shadow: Family<Vec<(&'static str, &'static str)>, Counter>,
 }
 
 impl Metrics {
@@ -76,6 +77,11 @@ impl Metrics {
                 "Tokens that were computed ahead: asked for later (hit), or not (wasted)",
                 Family::default(),
             ),
+            shadow: registry.register(
+                "shadow_decisions",
+                "What a feature in shadow would have done: the same as was done, or not",
+                Family::default(),
+            ),
         }
     }
 
@@ -116,6 +122,12 @@ impl Metrics {
     /// What became of tokens that were computed ahead.
     pub(crate) fn speculated(&self, outcome: &'static str, tokens: u64) {
         self.speculation_tokens.get_or_create(&vec![("outcome", outcome)]).inc_by(tokens);
+    }
+
+    /// A feature in shadow has decided; whether that is what was done.
+    pub(crate) fn shadowed(&self, feature: &'static str, same: bool) {
+        let same = if same { "true" } else { "false" };
+        self.shadow.get_or_create(&vec![("feature", feature), ("same", same)]).inc();
     }
 
     fn count(&self, stage: &'static str, kind: &'static str, count: u64) {

@@ -12,8 +12,9 @@ use crate::intent::{Bounds, Said};
 use crate::metrics::Metrics;
 use crate::prompts::Prompts;
 use crate::retry::RetryBudget;
+use crate::switches::{Board, Switches};
 use crate::text_pool::TextPool;
-use crate::turn::{Basis, Prepared, prepare};
+use crate::turn::{Basis, Prepared, length_keys, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
 use baton_proto::ids::{RequestId, TenantId};
@@ -49,6 +50,7 @@ pub(crate) struct Service {
     /// What earlier prompts have left.
     prompts: Prompts,
     retries: Mutex<RetryBudget>,
+    board: Arc<Board>,
     /// What was computed ahead.
     speculation: Speculation,
     /// Where decisions are recorded, if they are.
@@ -69,9 +71,15 @@ impl Service {
             threads => threads,
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
+        let board = Arc::new(Board::new(config.switches));
         let decisions = DecisionLog::start(&config.decisions, &tasks, &metrics)?;
         Ok(Self {
-            prompts: Prompts::new(config.limits.prompt_cache_bytes_max.bytes()),
+            prompts: Prompts::switched(
+                config.limits.prompt_cache_bytes_max.bytes(),
+                board.clone(),
+                metrics.clone(),
+            ),
+            board,
             bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
@@ -113,8 +121,8 @@ impl Service {
                 return Err(TurnError::unknown_model(&request.model));
             }
             let model = service.cluster.model().ok_or(TurnError::NoWorker)?;
-            let session = session_key(&request);
-            let learned = session.and_then(|session| service.cluster.expected_answer(session));
+            let length_keys = length_keys(&request);
+            let learned = service.cluster.expected_answer(&length_keys);
             let basis = Basis {
                 text: &service.text,
                 token_bytes_max: service.token_bytes_max,
@@ -123,6 +131,7 @@ impl Service {
                     .unwrap_or(service.config.placement.answer_tokens_assumed),
             };
             let prepared = prepare(request, model, basis, arrived)?;
+            let prepared = Prepared { length_keys, ..prepared };
             service.metrics.prepared(prepared.ids.len(), prepared.reused_tokens);
             Ok((prepared, delivery))
         };
@@ -147,7 +156,17 @@ impl Service {
 
     /// What hints are clamped to.
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds::new(&self.config)
+        Bounds::new(&self.config, self.switches())
+    }
+
+    /// Which features act now.
+    pub(crate) fn switches(&self) -> Switches {
+        self.board.get()
+    }
+
+    /// Sets which features act, for the requests to come; what changed.
+    pub(crate) fn set_switches(&self, switches: Switches) -> Vec<String> {
+        self.board.set(switches)
     }
 
     /// Whether one more attempt may be made.
@@ -235,10 +254,16 @@ pub(crate) fn parent_key(request: &Request) -> Option<u64> {
 }
 
 fn conversation_key(request: &Request, name: &str) -> u64 {
+    keyed(request, &[name.as_bytes()])
+}
+
+/// A number for something of the request's tenant that is named by these parts.
+pub(crate) fn keyed(request: &Request, parts: &[&[u8]]) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&(request.tenant.0.len() as u64).to_le_bytes());
-    hasher.update(request.tenant.0.as_bytes());
-    hasher.update(name.as_bytes());
+    for part in [request.tenant.0.as_bytes()].iter().chain(parts) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
     let digest = *hasher.finalize().as_bytes();
     digest[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
 }

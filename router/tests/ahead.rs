@@ -96,7 +96,7 @@ async fn what_takes_too_long_is_cancelled_and_gives_its_memory_back() {
 
 #[tokio::test]
 async fn a_shadow_decides_and_asks_nobody() {
-    let mut talk = Talk::begin(|config| config.speculation.mode = Switch::Shadow).await;
+    let mut talk = Talk::begin(|config| config.switches.speculation = Switch::Shadow).await;
     let (_, answer) = talk.turn("hello").await;
     assert_eq!(answer.body["nvext"]["applied"][0]["outcome"], "ignored", "{}", answer.body);
     talk.came("shadow").await;

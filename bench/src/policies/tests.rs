@@ -14,8 +14,12 @@ fn setting(decode: u32, prefill: u32) -> Setting {
         fetch: line(0.0, 0.125),
         handover_s: 1.0,
     };
-    let rules =
-        Rules { disaggregate_min_blocks: Threshold::At(1), local_harm: 0.0, eviction_weight: 0.0 };
+    let rules = Rules {
+        disaggregate_min_blocks: Threshold::At(1),
+        local_harm: 0.0,
+        prefill_harm: 0.0,
+        eviction_weight: 0.0,
+    };
     Setting { decode, prefill, slots: 100, block_tokens: 10, speed: 1.0, rules, speeds }
 }
 

@@ -226,7 +226,7 @@ impl Index {
 
     /// Takes note that `worker` computes or fetches a block, and will have it at `eta`; both times
     /// on the caller's clock. The note ends when the block is published, when the worker leaves or
-    /// restarts, and at `eta`. `false` if the worker has not joined, or there is no room.
+    /// restarts, and when it is far behind its time. `false` if the worker has not joined, or there is no room.
     pub fn announce(
         &mut self,
         worker: WorkerId,

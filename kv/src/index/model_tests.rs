@@ -405,12 +405,13 @@ fn announced_work_ends_with_its_publication_its_worker_or_its_time() {
     let batch = Batch { snapshot: false, first_seq: EventSeq(3), events: blocks(0, 2..3) };
     index.apply(worker, run, &batch).unwrap();
     assert_eq!((index.pending_blocks(), expected(&index, ms(25))), (3, Some((worker, 6, ms(50)))));
-    // Block 3's time has passed without it.
-    assert_eq!(expected(&index, ms(30)), None);
-    assert!(index.announce(worker, key(6), ms(60), ms(30)));
-    assert!(index.announce(worker, key(7), ms(70), ms(30)), "what is past makes room");
+    // Block 3 is late, and then too late.
+    assert_eq!(expected(&index, ms(1059)), Some((worker, 6, ms(1059))));
+    assert_eq!(expected(&index, ms(1060)), None);
+    assert!(index.announce(worker, key(6), ms(1100), ms(1060)));
+    assert!(index.announce(worker, key(7), ms(1110), ms(1060)), "what is past makes room");
     index.retract(worker, &key(7));
-    index.expire(ms(50));
+    index.expire(ms(1100));
     assert_eq!(index.pending_blocks(), 1);
     index.join(worker, Incarnation(2)).unwrap();
     assert_eq!(index.pending_blocks(), 0);

@@ -2,7 +2,8 @@
 //!
 //! A request that would need such a block may wait for it instead of computing it again. An
 //! announcement is a hint with an end: it goes when the block is published, when its worker goes,
-//! and at its time in any case.
+//! and at its time in any case: what is late by as much as it was announced ahead, and a second,
+//! will not come.
 
 use crate::block::{BlockKey, BlockMap};
 use baton_proto::ids::{GroupId, SequenceHash, WorkerId};
@@ -24,9 +25,19 @@ pub struct Expected {
 #[derive(Debug, Default)]
 pub(super) struct PendingWork {
     max: usize,
-    by_worker: BTreeMap<WorkerId, BlockMap<Duration>>,
+    by_worker: BTreeMap<WorkerId, BlockMap<Announced>>,
     count: usize,
 }
+
+/// When a block is expected, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    eta: Duration,
+    until: Duration,
+}
+
+/// So much later than twice the time foreseen, nobody waits for a block.
+const LATE_MAX: Duration = Duration::from_secs(1);
 
 impl PendingWork {
     pub(super) fn new(max: usize) -> Self {
@@ -52,7 +63,8 @@ impl PendingWork {
             }
             self.count += 1;
         }
-        self.by_worker.entry(worker).or_default().insert(key, eta);
+        let until = eta + eta.saturating_sub(now) + LATE_MAX;
+        self.by_worker.entry(worker).or_default().insert(key, Announced { eta, until });
         true
     }
 
@@ -74,7 +86,7 @@ impl PendingWork {
     /// Forgets what should have been there by now.
     pub(super) fn expire(&mut self, now: Duration) {
         self.by_worker.retain(|_, blocks| {
-            blocks.retain(|_, eta| *eta > now);
+            blocks.retain(|_, announced| announced.until > now);
             !blocks.is_empty()
         });
         self.count = self.by_worker.values().map(HashMap::len).sum();
@@ -91,9 +103,10 @@ impl PendingWork {
     ) -> Option<Expected> {
         let blocks = self.by_worker.get(&worker)?;
         let next = chain.get(depth..)?.iter().map_while(|hash| {
-            blocks.get(&BlockKey { hash: *hash, group }).copied().filter(|eta| *eta > now)
+            blocks.get(&BlockKey { hash: *hash, group }).filter(|announced| announced.until > now)
         });
-        let (count, eta) = next.fold((0, now), |(count, last), eta| (count + 1, last.max(eta)));
+        let (count, eta) =
+            next.fold((0, now), |(count, last), announced| (count + 1, last.max(announced.eta)));
         (count > 0).then_some(Expected { worker, depth: depth + count, eta })
     }
 

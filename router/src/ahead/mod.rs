@@ -83,7 +83,6 @@ impl Ahead {
 
 /// What a router has computed ahead.
 pub(crate) struct Speculation {
-    mode: Switch,
     running: Arc<Semaphore>,
     /// For conversations of turns that are not over.
     memory: Bodies,
@@ -94,7 +93,6 @@ pub(crate) struct Speculation {
 impl Speculation {
     pub(crate) fn new(config: &SpeculationConfig, metrics: Metrics) -> Self {
         Self {
-            mode: config.mode,
             running: Arc::new(Semaphore::new(config.running_max.min(Semaphore::MAX_PERMITS))),
             memory: Bodies::new(config.bytes_max.bytes()),
             bets: Mutex::new(Bets::new(config.remembered_blocks_max)),
@@ -145,8 +143,10 @@ async fn prepare_for(
     let Some(next) = service.text_pool().run(deadline, work).await? else {
         return Ok("needless");
     };
-    if service.speculation().mode == Switch::Shadow {
-        return Ok("shadow");
+    match service.switches().speculation {
+        Switch::On => {}
+        Switch::Shadow => return Ok("shadow"),
+        Switch::Off => return Ok("skipped"),
     }
     let blocks = next.prepared.chain[next.known_blocks.min(next.prepared.chain.len())..].to_vec();
     let block_tokens = next.prepared.block_tokens() as u64;

@@ -12,13 +12,18 @@ use std::sync::Arc;
 const SCHEMA: &str = include_str!("../intent/intent.schema.json");
 
 pub(super) async fn get(State(service): State<Arc<Service>>) -> Json<Value> {
-    Json(capabilities(&service.bounds()))
+    let mut answer = capabilities(&service.bounds());
+    let named = service.switches().named();
+    let switches = named.map(|(name, state)| (name.to_owned(), json!(state.as_str())));
+    answer["switches"] = Value::Object(switches.into_iter().collect());
+    Json(answer)
 }
 
 /// What a deployment with these bounds honours.
 fn capabilities(bounds: &Bounds) -> Value {
     let served = SERVED.iter().map(|(name, hint)| {
-        let off = *hint == Hint::SpeculativePrefill && bounds.speculation != Switch::On;
+        let off = bounds.hints != Switch::On
+            || (*hint == Hint::SpeculativePrefill && bounds.speculation != Switch::On);
         let mut entry = json!({"hint": name, "served": !off});
         if let Some((min, max)) = bounds.range(*hint) {
             entry["minimum"] = json!(min);

@@ -87,6 +87,7 @@ fn cost(terms: &Terms) -> Value {
         "queue": ms(terms.queue_s),
         "memory": ms(terms.memory_s),
         "fetch": ms(terms.fetch_s),
+        "join": ms(terms.join_s),
         "compute": ms(terms.compute_s),
         "handover": ms(terms.handover_s),
         "decode": ms(terms.decode_s),

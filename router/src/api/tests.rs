@@ -16,6 +16,7 @@ fn bounds() -> Bounds {
         priority_max: 100,
         strict_priority_max: 7,
         request: Duration::from_mins(1),
+        hints: Switch::On,
         speculation: Switch::On,
     }
 }

@@ -14,6 +14,8 @@ pub struct Terms {
     pub memory_s: f64,
     /// Blocks that are brought from another worker, as far as computing does not hide it.
     pub fetch_s: f64,
+    /// Until the blocks that are on their way to the decode worker are there.
+    pub join_s: f64,
     /// The prompt's tokens that nobody who is asked holds.
     pub compute_s: f64,
     /// From the last announced block to the first decoding step.
@@ -34,6 +36,7 @@ impl Default for Terms {
             queue_s: -0.0,
             memory_s: -0.0,
             fetch_s: -0.0,
+            join_s: -0.0,
             compute_s: -0.0,
             handover_s: -0.0,
             decode_s: -0.0,
@@ -49,6 +52,7 @@ impl Terms {
         self.queue_s
             + self.memory_s
             + self.fetch_s
+            + self.join_s
             + self.compute_s
             + self.handover_s
             + self.decode_s
@@ -65,6 +69,7 @@ impl Add for Terms {
             queue_s: self.queue_s + other.queue_s,
             memory_s: self.memory_s + other.memory_s,
             fetch_s: self.fetch_s + other.fetch_s,
+            join_s: self.join_s + other.join_s,
             compute_s: self.compute_s + other.compute_s,
             handover_s: self.handover_s + other.handover_s,
             decode_s: self.decode_s + other.decode_s,
@@ -102,6 +107,12 @@ pub fn exposed_fetch_s(fetch_s: f64, compute_s: f64) -> f64 {
     (fetch_s - compute_s).max(0.0)
 }
 
+/// Blocks on their way that others are made after: what is still to be waited for when those are
+/// done.
+pub fn join_s(ready_s: f64, after_s: f64) -> f64 {
+    (ready_s - after_s).max(0.0)
+}
+
 /// One step per token, as long as a step takes with these turns in it.
 pub fn decode_s(answer_tokens: f64, turns: f64, step: Line) -> f64 {
     answer_tokens * step.at(turns)
@@ -137,6 +148,7 @@ mod tests {
         assert_eq!(held_fetch_s(4, Line { base_s: 9.0, slope_s: 2.0 }, FILL, 16.0), 8.0);
         assert_eq!(held_fetch_s(4, Line { base_s: 9.0, slope_s: 50.0 }, FILL, 16.0), 16.0);
         assert_eq!((exposed_fetch_s(3.0, 2.0), exposed_fetch_s(2.0, 3.0)), (1.0, 0.0));
+        assert_eq!((join_s(3.0, 2.0), join_s(2.0, 3.0)), (1.0, 0.0));
         assert_eq!(decode_s(10.0, 2.0, FILL), 10.0);
         assert_eq!(harm_s(4.0, 10.0, 2.0, FILL), 20.0);
         assert_eq!(interruption_s(4.0, 10.0, FILL), 10.0);
@@ -163,8 +175,9 @@ mod tests {
             decode_s: 32.0,
             harm_s: 64.0,
             eviction_s: 128.0,
+            join_s: 256.0,
         };
-        assert_eq!(terms.total_s(), 255.0);
-        assert_eq!((terms + terms).total_s(), 510.0);
+        assert_eq!(terms.total_s(), 511.0);
+        assert_eq!((terms + terms).total_s(), 1022.0);
     }
 }

@@ -4,7 +4,7 @@ use super::cost::Terms;
 use super::fleet::{Fleet, Load, Own, Role, Worker};
 use super::kv_aware::Estimate;
 use super::policy::{Case, Policy, PolicyName};
-use super::{Ask, Plan, Rules, compare, short_blocks};
+use super::{Ask, Held, Plan, Rules, compare, short_blocks};
 use baton_node::config::Threshold;
 use baton_proto::ids::WorkerId;
 
@@ -60,7 +60,7 @@ impl Fleet {
         policy: &dyn Policy,
         ask: &Ask,
         rules: &Rules,
-        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        held: impl IntoIterator<Item = impl Into<Held>>,
         tried: &[WorkerId],
     ) -> Option<Explanation> {
         self.decided(policy, (ask, rules), held, tried, |case, plan| explain(policy, case, plan))

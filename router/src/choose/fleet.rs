@@ -362,6 +362,21 @@ impl Fleet {
         charge
     }
 
+    /// In how many seconds a turn that has just been sent as planned will have its prompt's whole
+    /// blocks: at the prefill worker that computes them, and at the decode worker.
+    pub fn ready_s(&self, ask: &Ask, plan: &Plan) -> (f64, f64) {
+        let pending_s = |role, id: WorkerId| {
+            let worker = self.worker(id)?;
+            let fill = self.fill(role, worker);
+            Some(fill.at(worker.pending_tokens() as f64))
+        };
+        let here_s = pending_s(Role::Decode, plan.decode).unwrap_or(0.0);
+        let Some(prefill) = plan.prefill.first() else { return (0.0, here_s) };
+        let there_s = pending_s(Role::Prefill, *prefill).unwrap_or(0.0);
+        let fetch = self.link(*prefill, plan.decode).0;
+        (there_s, there_s.max(fetch.at(ask.whole_blocks() as f64)))
+    }
+
     /// The turn's first token is there: its prompt has been computed, and this is what it took.
     /// Where it went otherwise than planned, part of the time was lost with those who failed, and
     /// nothing is learned from it. Prompts are computed one after the other, so the time is that of

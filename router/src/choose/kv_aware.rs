@@ -101,13 +101,19 @@ impl<'a> Estimate<'a> {
     pub(super) fn with(&self, decode: u32, prefill: u32) -> Terms {
         let (worker, held) = (self.case.decode(decode), self.case.held(decode));
         let link = self.case.fleet.link(self.case.prefill(prefill).id, worker.id);
-        self.stay(worker, held) + self.bring(prefill, held, link) + self.last(worker)
+        let bring = self.bring(prefill, held, link);
+        let stay = self.stay(worker, held);
+        let after_s = stay.queue_s + bring.queue_s + bring.compute_s;
+        let join_s = cost::join_s(self.case.ready_s(decode), after_s);
+        stay + Terms { join_s, ..bring } + self.last(worker)
     }
 
     /// All terms of a decode worker that computes the prompt.
     pub(super) fn alone(&self, decode: u32) -> Terms {
         let (worker, held) = (self.case.decode(decode), self.case.held(decode));
-        self.stay(worker, held) + self.here(worker, held)
+        let stay = self.stay(worker, held);
+        let join_s = cost::join_s(self.case.ready_s(decode), stay.queue_s);
+        stay + Terms { join_s, ..self.here(worker, held) }
     }
 
     /// Whether computing here is better, or the rule leaves nothing else.
@@ -128,6 +134,8 @@ struct Helper {
     fetch: Line,
     handover_s: f64,
     held: u32,
+    /// In how many seconds it holds them.
+    ready_s: f64,
 }
 
 impl Helper {
@@ -137,22 +145,28 @@ impl Helper {
         // A job that waits has its tokens among those pending, and a beginning of its own.
         let queue_s = cost::queued_tokens_s(worker.pending_tokens(), fill)
             + f64::from(worker.load.queued) * fill.base_s;
-        Self { queue_s, fill, fetch, handover_s, held: estimate.case.held_prefill(prefill) }
+        let (held, ready_s) =
+            (estimate.case.held_prefill(prefill), estimate.case.ready_prefill_s(prefill));
+        Self { queue_s, fill, fetch, handover_s, held, ready_s }
     }
 
     /// For a decode worker that holds so many blocks.
     fn bring(&self, estimate: &Estimate<'_>, held: u32) -> Terms {
-        let Self { queue_s, fill, fetch, handover_s, held: own } = *self;
+        let Self { queue_s, fill, fetch, handover_s, held: own, ready_s } = *self;
         let (whole, block_tokens) = (estimate.whole, estimate.block_tokens);
-        let compute_s = fill.at(f64::from(whole - held.max(own)) * block_tokens);
+        let tokens = f64::from(whole - held.max(own)) * block_tokens;
+        let compute_s = fill.at(tokens);
+        let harm_s = cost::interruption_s(estimate.case.rules.prefill_harm, tokens, fill);
         let from_decode = u64::from(held.saturating_sub(own));
         let fetch_s = cost::held_fetch_s(from_decode, fetch, fill, block_tokens)
-            + cost::exposed_fetch_s(fetch.at(f64::from(whole - held)), compute_s);
-        Terms { queue_s, fetch_s, compute_s, handover_s, ..Terms::default() }
+            + cost::exposed_fetch_s(fetch.at(f64::from(whole - held)), compute_s + ready_s);
+        Terms { queue_s, fetch_s, compute_s, handover_s, harm_s, ..Terms::default() }
     }
 
-    fn bring_s(&self, estimate: &Estimate<'_>, held: u32) -> f64 {
-        self.bring(estimate, held).total_s()
+    /// The same in all, where what the decode worker holds is there after `ready_s`.
+    fn bring_s(&self, estimate: &Estimate<'_>, held: u32, ready_s: f64) -> f64 {
+        let terms = self.bring(estimate, held);
+        terms.total_s() + cost::join_s(ready_s, terms.queue_s + terms.compute_s)
     }
 }
 
@@ -174,7 +188,7 @@ impl Policy for KvAware {
         let (mut from_nothing, mut soonest): (Best, Best) = (None, None);
         let less = |score: f64, known: &Best| known.is_none_or(|(least, _)| score < least);
         for helper in helpers {
-            let (score, wait_s) = (helper.bring_s(&estimate, 0), helper.queue_s);
+            let (score, wait_s) = (helper.bring_s(&estimate, 0, 0.0), helper.queue_s);
             if less(score, &from_nothing) {
                 from_nothing = Some((score, helper));
             }
@@ -186,16 +200,20 @@ impl Policy for KvAware {
         let two = [from_nothing, soonest];
         scores.extend(case.eligible.iter().map(|at| {
             let (worker, held) = (case.decode(*at), case.held(*at));
-            let here_s = estimate.here(worker, held).total_s();
+            let stay = estimate.stay(worker, held);
+            // What is on its way is made while the queue is worked off.
+            let ready_s = if held == 0 { 0.0 } else { case.ready_s(*at) };
+            let ready_s = cost::join_s(ready_s, stay.queue_s);
+            let here_s = estimate.here(worker, held).total_s() + ready_s;
             let bring_s = match held {
                 0 => from_nothing_s,
                 _ => two.iter().flatten().fold(f64::INFINITY, |least, (_, helper)| {
-                    helper.bring_s(&estimate, held).min(least)
+                    helper.bring_s(&estimate, held, ready_s).min(least)
                 }),
             };
             let there_s = bring_s + estimate.last(worker).total_s();
             let here = estimate.prefers_here(held, here_s, there_s);
-            estimate.stay(worker, held).total_s() + if here { here_s } else { there_s }
+            stay.total_s() + if here { here_s } else { there_s }
         }));
     }
 

@@ -1,4 +1,4 @@
-//! How long the answers of a session are, learned from those before.
+//! How long the answers of a session, or of a kind of turn, are, learned from those before.
 //!
 //! The estimate is what a retransmission timer keeps of round trips: a moving mean and a moving
 //! deviation (RFC 6298). Memory is promised for mean plus deviation; too little costs a preemption,
@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-/// Sessions that are remembered; further ones make room by forgetting.
-const SESSIONS_MAX: usize = 16_384;
+/// Sessions and kinds of turns that are remembered; further ones make room by forgetting.
+const KEYS_MAX: usize = 16_384;
 /// The weight of a new answer in mean and deviation.
 const MEAN_WEIGHT: f64 = 0.25;
 const DEVIATION_WEIGHT: f64 = 0.25;
 
-/// Answer lengths by session. Two generations: when the younger one is full, the older is
+/// Answer lengths by the name of a session or kind. Two generations: when the younger one is full, the older is
 /// forgotten, so what was used lately stays, and memory is bounded.
 #[derive(Debug, Default)]
 pub struct AnswerLengths {
@@ -32,30 +32,30 @@ impl AnswerLengths {
         Self::default()
     }
 
-    /// An answer of that session was so many tokens long.
-    pub fn observe(&mut self, session: u64, tokens: u64) {
+    /// An answer under that name was so many tokens long.
+    pub fn observe(&mut self, key: u64, tokens: u64) {
         let tokens = tokens as f64;
-        let length = match self.known(session) {
+        let length = match self.known(key) {
             None => Length { mean: tokens, deviation: tokens / 2.0 },
             Some(Length { mean, deviation }) => Length {
                 mean: mean + MEAN_WEIGHT * (tokens - mean),
                 deviation: deviation + DEVIATION_WEIGHT * ((tokens - mean).abs() - deviation),
             },
         };
-        if self.young.len() >= SESSIONS_MAX / 2 && !self.young.contains_key(&session) {
+        if self.young.len() >= KEYS_MAX / 2 && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(session, length);
+        self.young.insert(key, length);
     }
 
-    /// Tokens that the session's next answer will probably not exceed; `None` if nothing is known.
-    pub fn expected(&self, session: u64) -> Option<u32> {
-        let Length { mean, deviation } = self.known(session)?;
+    /// Tokens that the next answer will probably not exceed; `None` if nothing is known.
+    pub fn expected(&self, key: u64) -> Option<u32> {
+        let Length { mean, deviation } = self.known(key)?;
         Some((mean + deviation).round().clamp(1.0, f64::from(u32::MAX)) as u32)
     }
 
-    fn known(&self, session: u64) -> Option<Length> {
-        self.young.get(&session).or_else(|| self.old.get(&session)).copied()
+    fn known(&self, key: u64) -> Option<Length> {
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
             lengths.observe(session, 10);
             lengths.observe(7, 10);
         }
-        assert!(lengths.young.len() + lengths.old.len() <= SESSIONS_MAX);
+        assert!(lengths.young.len() + lengths.old.len() <= KEYS_MAX);
         assert!(lengths.expected(7).is_some(), "what is used stays");
         assert!(lengths.expected(999_999).is_some());
     }

@@ -74,6 +74,9 @@ pub struct Rules {
     /// The harm of computing prompt tokens on a decode worker, as a share of the time that takes,
     /// for turns that are still to come there. Each that runs already counts as 1.
     pub local_harm: f64,
+    /// The same of a prefill worker, for turns that are still to come there: what keeps a turn from
+    /// computing again elsewhere what it could as well wait for.
+    pub prefill_harm: f64,
     /// The probability that a block which is evicted would have been wanted again.
     pub eviction_weight: f64,
 }
@@ -93,6 +96,24 @@ pub struct Assumed {
     pub handover_s: f64,
 }
 
+/// What a worker has of a prompt's beginning.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Held {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Leading blocks of the prompt that it holds, or will hold ...
+    pub blocks: usize,
+    /// ... in so many seconds: others are being made for an earlier turn.
+    pub ready_s: f64,
+}
+
+impl From<(WorkerId, usize)> for Held {
+    /// Blocks that are there.
+    fn from((worker, blocks): (WorkerId, usize)) -> Self {
+        Self { worker, blocks, ready_s: 0.0 }
+    }
+}
+
 /// Who computes a turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
@@ -109,6 +130,9 @@ pub struct Plan {
 pub(crate) struct Scratch {
     held_decode: Vec<u32>,
     held_prefill: Vec<u32>,
+    /// Workers that will hold what is noted of them in so many seconds.
+    ready_decode: Vec<(u32, f64)>,
+    ready_prefill: Vec<(u32, f64)>,
     decode: Vec<u32>,
     /// Whether those in `decode` have room.
     room: bool,
@@ -125,7 +149,7 @@ impl Fleet {
         policy: &dyn Policy,
         ask: &Ask,
         rules: &Rules,
-        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        held: impl IntoIterator<Item = impl Into<Held>>,
         tried: &[WorkerId],
     ) -> Option<Plan> {
         self.decided(policy, (ask, rules), held, tried, |_, plan| plan)
@@ -136,7 +160,7 @@ impl Fleet {
         &mut self,
         policy: &dyn Policy,
         (ask, rules): (&Ask, &Rules),
-        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        held: impl IntoIterator<Item = impl Into<Held>>,
         tried: &[WorkerId],
         make: impl FnOnce(&Case<'_>, Plan) -> T,
     ) -> Option<T> {
@@ -153,7 +177,7 @@ impl Fleet {
         &self,
         scratch: &mut Scratch,
         ask: &Ask,
-        held: impl IntoIterator<Item = (WorkerId, usize)>,
+        held: impl IntoIterator<Item = impl Into<Held>>,
         tried: &[WorkerId],
     ) {
         let reset = |array: &mut Vec<u32>, length| {
@@ -163,12 +187,19 @@ impl Fleet {
         reset(&mut scratch.held_decode, self.decode.len());
         reset(&mut scratch.held_prefill, self.prefill.len());
         let whole = ask.whole_blocks();
-        for (worker, blocks) in held {
+        scratch.ready_decode.clear();
+        scratch.ready_prefill.clear();
+        for held in held {
+            let Held { worker, blocks, ready_s } = held.into();
             let blocks = blocks.min(whole) as u32;
-            match self.place(worker) {
-                Some((Role::Decode, at)) => scratch.held_decode[at] = blocks,
-                Some((Role::Prefill, at)) => scratch.held_prefill[at] = blocks,
-                None => {}
+            let Some((role, at)) = self.place(worker) else { continue };
+            let (held, ready) = match role {
+                Role::Decode => (&mut scratch.held_decode, &mut scratch.ready_decode),
+                Role::Prefill => (&mut scratch.held_prefill, &mut scratch.ready_prefill),
+            };
+            held[at] = blocks;
+            if ready_s > 0.0 {
+                ready.push((at as u32, ready_s));
             }
         }
         let needed = ask.blocks_at_completion();

@@ -24,6 +24,8 @@ pub struct Case<'a> {
     pub eligible_prefill: &'a [u32],
     held_decode: &'a [u32],
     held_prefill: &'a [u32],
+    ready_decode: &'a [(u32, f64)],
+    ready_prefill: &'a [(u32, f64)],
 }
 
 impl<'a> Case<'a> {
@@ -42,15 +44,27 @@ impl<'a> Case<'a> {
             eligible_prefill: &scratch.prefill,
             held_decode: &scratch.held_decode,
             held_prefill: &scratch.held_prefill,
+            ready_decode: &scratch.ready_decode,
+            ready_prefill: &scratch.ready_prefill,
         }
     }
 
-    /// Leading blocks of the prompt that a decode worker holds.
+    /// Leading blocks of the prompt that a decode worker holds, or will.
     pub fn held(&self, decode: u32) -> u32 {
         self.held_decode[decode as usize]
     }
 
+    /// In how many seconds it will hold them: some may be on their way to it.
+    pub fn ready_s(&self, decode: u32) -> f64 {
+        ready_s(self.ready_decode, decode)
+    }
+
     /// The same of a prefill worker.
+    pub fn ready_prefill_s(&self, prefill: u32) -> f64 {
+        ready_s(self.ready_prefill, prefill)
+    }
+
+    /// Leading blocks that a prefill worker holds, or will when what is in its queue is done.
     pub fn held_prefill(&self, prefill: u32) -> u32 {
         self.held_prefill[prefill as usize]
     }
@@ -73,6 +87,10 @@ impl<'a> Case<'a> {
             && self.rules.disaggregate_min_blocks.is_reached_by(&missing)
             && !self.eligible_prefill.is_empty()
     }
+}
+
+fn ready_s(ready: &[(u32, f64)], place: u32) -> f64 {
+    ready.iter().find(|(at, _)| *at == place).map_or(0.0, |(_, ready_s)| *ready_s)
 }
 
 /// Ranks workers. The same case leads to the same ranks: chance is in [`Ask::spread`].

@@ -10,8 +10,12 @@ const ASSUMED: Assumed = Assumed {
     fetch: Line { base_s: 0.001, slope_s: 0.005 },
     handover_s: 0.005,
 };
-pub(super) const RULES: Rules =
-    Rules { disaggregate_min_blocks: Threshold::At(4), local_harm: 0.25, eviction_weight: 0.1 };
+pub(super) const RULES: Rules = Rules {
+    disaggregate_min_blocks: Threshold::At(4),
+    local_harm: 0.25,
+    prefill_harm: 0.1,
+    eviction_weight: 0.1,
+};
 
 fn ask(prompt_blocks: usize) -> Ask {
     Ask {
@@ -112,6 +116,51 @@ fn a_turn_that_decodes_counts_before_it_is_reported() {
     house.fleet.set_load(first.decode, load);
     assert_eq!(house.fleet.worker(first.decode).expect("known").running(), 1);
     house.fleet.ended(charge, 0, 0.0);
+}
+
+/// Places turns with one long beginning and a little of their own, one right after the other; the
+/// tokens that all of them will have computed, as far as the router knows.
+fn fan_out(turns: usize, joins: bool) -> usize {
+    let mut house = House::of(&[0, 0, 0], &[0, 0, 0]);
+    let ask = Ask { prompt_tokens: 20_000 + 64, ..ask(0) };
+    let shared = 20_000 / BLOCK;
+    let mut computed = 0;
+    let mut held: Vec<Held> = Vec::new();
+    for _ in 0..turns {
+        let plan = house
+            .fleet
+            .choose(PolicyName::KvAware.policy(), &ask, &RULES, held.iter().copied(), &[])
+            .expect("a plan");
+        let _under_way = house.fleet.charge(&ask, &plan);
+        computed += plan.compute_tokens;
+        let (there_s, here_s) = house.fleet.ready_s(&ask, &plan);
+        let prefill = plan.prefill.first().map(|worker| (*worker, there_s));
+        for (worker, ready_s) in prefill.into_iter().chain([(plan.decode, here_s)]) {
+            let blocks = if joins { shared } else { 0 };
+            held.retain(|held| held.worker != worker);
+            held.push(Held { worker, blocks, ready_s });
+        }
+    }
+    computed
+}
+
+#[test]
+fn turns_that_start_together_on_one_beginning_have_it_computed_once() {
+    let (one, eight) = (fan_out(1, true), fan_out(8, true));
+    assert!(100 * eight <= 105 * one, "{eight} tokens for eight, {one} for one");
+    assert!(fan_out(8, false) > 2 * one, "the others do not see what is on its way");
+}
+
+#[test]
+fn nobody_waits_for_what_takes_longer_than_doing_it_again() {
+    let held = Held { worker: WorkerId(1), blocks: 10, ready_s: 60.0 };
+    let plan = |held| {
+        let rules = Rules { disaggregate_min_blocks: Threshold::Never, ..RULES };
+        let policy = PolicyName::KvAware.policy();
+        House::of(&[0, 0], &[]).fleet.choose(policy, &ask(10), &rules, [held], &[]).expect("a plan")
+    };
+    assert_eq!(plan(held).decode, WorkerId(2));
+    assert_eq!(plan(Held { ready_s: 0.05, ..held }).decode, WorkerId(1));
 }
 
 #[test]
@@ -331,8 +380,9 @@ fn a_session_stays_and_moves_only_when_it_must() {
 fn without_a_decode_worker_there_is_no_plan() {
     let mut fleet = House::of(&[], &[0]).fleet;
     let policy = PolicyName::KvAware.policy();
-    assert_eq!(fleet.choose(policy, &ask(10), &RULES, [], &[]), None);
-    assert_eq!(fleet.explain(policy, &ask(10), &RULES, [], &[]), None);
+    let none: [Held; 0] = [];
+    assert_eq!(fleet.choose(policy, &ask(10), &RULES, none, &[]), None);
+    assert_eq!(fleet.explain(policy, &ask(10), &RULES, none, &[]), None);
 }
 
 #[test]

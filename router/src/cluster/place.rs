@@ -2,12 +2,16 @@
 
 use super::link::Link;
 use super::{Cluster, GROUP, Model, State};
-use crate::choose::{Ask, Charge, Explanation, Observed, Plan, PolicyName, Rules};
-use baton_kv::Tier;
+use crate::choose::{Ask, Charge, Explanation, Held, Observed, Plan, PolicyName, Rules};
+use crate::switches::{Switch, Switches};
+use baton_kv::index::Match;
+use baton_kv::{BlockKey, Tier};
+use baton_node::clock::{Clock, Monotonic};
 use baton_proto::ids::{SequenceHash, WorkerId};
 use baton_proto::internal::PeerAddress;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A turn that is to be placed.
 pub(crate) struct Wanted<'a> {
@@ -17,6 +21,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) chain: &'a [SequenceHash],
     pub(crate) policy: PolicyName,
     pub(crate) rules: Rules,
+    pub(crate) switches: Switches,
     /// Workers that are not asked again.
     pub(crate) tried: &'a [WorkerId],
     /// Whether the reasons are wanted.
@@ -30,6 +35,8 @@ pub(crate) struct Placement {
     pub(crate) ticket: Ticket,
     /// The reasons, where they are wanted.
     pub(crate) why: Option<Explained>,
+    /// What features in shadow would have done: whether it is the same.
+    pub(crate) shadows: Vec<(&'static str, bool)>,
 }
 
 /// The reasons of a decision, for people.
@@ -48,6 +55,17 @@ struct Decided {
     plan: Plan,
     link: Arc<Link>,
     why: Option<Explanation>,
+    shadows: Vec<(&'static str, bool)>,
+}
+
+impl Wanted<'_> {
+    /// The policy that acts.
+    fn acting(&self) -> PolicyName {
+        match (self.policy, self.switches.kv_aware) {
+            (PolicyName::KvAware, Switch::Off | Switch::Shadow) => PolicyName::LeastLoaded,
+            (policy, _) => policy,
+        }
+    }
 }
 
 /// What a turn counts for on the workers that it was sent to. Dropping it takes that back.
@@ -90,12 +108,15 @@ impl Cluster {
         if !state.serves(wanted.model) {
             return None;
         }
-        let Decided { ask, plan, link, why } = state.decide(wanted, &held)?;
+        let Decided { ask, plan, link, why, shadows } = state.decide(wanted, &held)?;
         let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
         let charge = Some(state.fleet.charge(&ask, &plan));
+        if wanted.switches.fan_out != Switch::Off {
+            state.announce(wanted.chain, &ask, &plan, &held);
+        }
         let why = why.map(|why| state.name(why));
         let ticket = Ticket { cluster: self.clone(), charge, started: false };
-        Some(Placement { link, prefill, ticket, why })
+        Some(Placement { link, prefill, ticket, why, shadows })
     }
 
     /// What [`place`](Self::place) would decide, and why; nothing is sent, and nothing counts.
@@ -122,19 +143,23 @@ impl Cluster {
         why
     }
 
-    /// Tokens that the session's next answer will probably have, if anything is known of it.
-    pub(crate) fn expected_answer(&self, session: u64) -> Option<u32> {
-        self.lock().lengths.expected(session)
+    /// Tokens that an answer will probably have, by the first of these names of which anything is
+    /// known.
+    pub(crate) fn expected_answer(&self, keys: &[u64]) -> Option<u32> {
+        let state = self.lock();
+        keys.iter().find_map(|key| state.lengths.expected(*key))
     }
 
-    /// An answer of that session is complete.
-    pub(crate) fn learn_answer(&self, session: u64, tokens: u64) {
-        self.lock().lengths.observe(session, tokens);
+    /// An answer is complete.
+    pub(crate) fn learn_answer(&self, keys: &[u64], tokens: u64) {
+        let mut state = self.lock();
+        for key in keys {
+            state.lengths.observe(*key, tokens);
+        }
     }
 
-    fn held(&self, wanted: &Wanted<'_>) -> Vec<(WorkerId, usize)> {
-        let matches = self.view.matches(wanted.chain, GROUP);
-        matches.iter().map(|held| (held.worker, held.depth)).collect()
+    fn held(&self, wanted: &Wanted<'_>) -> Vec<Match> {
+        self.view.matches(wanted.chain, GROUP)
     }
 }
 
@@ -144,16 +169,52 @@ impl State {
         self.model.as_ref().is_some_and(|now| now.description.domain == model.description.domain)
     }
 
-    fn decide(&mut self, wanted: &Wanted<'_>, held: &[(WorkerId, usize)]) -> Option<Decided> {
+    /// What is held, and what is on its way for turns that were placed before: a turn that needs
+    /// the same may go there and wait for it.
+    fn prospects(&self, wanted: &Wanted<'_>, held: &[Match]) -> Vec<Held> {
+        let now = Monotonic::process().now();
+        let mut prospects = plain(held);
+        for expected in self.index.expected(wanted.chain, GROUP, held, now) {
+            let ready_s = expected.eta.saturating_sub(now).as_secs_f64();
+            let (worker, blocks) = (expected.worker, expected.depth);
+            prospects.retain(|prospect| prospect.worker != worker);
+            prospects.push(Held { worker, blocks, ready_s });
+        }
+        prospects
+    }
+
+    /// Takes note that the prompt's blocks are on their way to those who were chosen for it.
+    fn announce(&mut self, chain: &[SequenceHash], ask: &Ask, plan: &Plan, held: &[Match]) {
+        let now = Monotonic::process().now();
+        let (there_s, here_s) = self.fleet.ready_s(ask, plan);
+        let depth = |worker| held.iter().find(|m| m.worker == worker).map_or(0, |m| m.depth);
+        let to = plan.prefill.first().map(|prefill| (*prefill, there_s));
+        for (worker, ready_s) in to.into_iter().chain([(plan.decode, here_s)]) {
+            let eta = now + Duration::try_from_secs_f64(ready_s).unwrap_or_default();
+            let whole = chain.len().min(ask.whole_blocks());
+            for hash in chain.get(depth(worker)..whole).unwrap_or_default() {
+                let block = BlockKey { hash: *hash, group: GROUP };
+                if !self.index.announce(worker, block, eta, now) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, wanted: &Wanted<'_>, held: &[Match]) -> Option<Decided> {
+        let prospects = match wanted.switches.fan_out {
+            Switch::On => self.prospects(wanted, held),
+            Switch::Shadow | Switch::Off => plain(held),
+        };
         let ask = Ask { turn: self.turns, ..wanted.ask };
-        let (policy, rules, tried) = (wanted.policy.policy(), &wanted.rules, wanted.tried);
+        let (policy, rules, tried) = (wanted.acting().policy(), &wanted.rules, wanted.tried);
         loop {
-            let held = held.iter().copied();
+            let prospects = prospects.iter().copied();
             let (plan, why) = if wanted.explain {
-                let why = self.fleet.explain(policy, &ask, rules, held, tried)?;
+                let why = self.fleet.explain(policy, &ask, rules, prospects, tried)?;
                 (why.plan.clone(), Some(why))
             } else {
-                (self.fleet.choose(policy, &ask, rules, held, tried)?, None)
+                (self.fleet.choose(policy, &ask, rules, prospects, tried)?, None)
             };
             let link = self.members.get(&plan.decode)?.link.clone()?;
             if link.is_draining() {
@@ -162,8 +223,34 @@ impl State {
                 continue;
             }
             self.turns += 1;
-            return Some(Decided { ask, plan, link, why });
+            let shadows = self.shadows(wanted, &ask, held, &plan);
+            return Some(Decided { ask, plan, link, why, shadows });
         }
+    }
+
+    /// What features in shadow would have decided about a turn.
+    fn shadows(
+        &mut self,
+        wanted: &Wanted<'_>,
+        ask: &Ask,
+        held: &[Match],
+        plan: &Plan,
+    ) -> Vec<(&'static str, bool)> {
+        let Switches { kv_aware, fan_out, .. } = wanted.switches;
+        let features = [("kv_aware", kv_aware), ("fan_out", fan_out)];
+        let mut shadows = Vec::new();
+        for (feature, _) in features.into_iter().filter(|(_, state)| *state == Switch::Shadow) {
+            let policy = if feature == "kv_aware" { wanted.policy } else { wanted.acting() };
+            let joins = feature == "fan_out" || fan_out == Switch::On;
+            let prospects = if joins { self.prospects(wanted, held) } else { plain(held) };
+            let (rules, tried) = (&wanted.rules, wanted.tried);
+            let other = self.fleet.choose(policy.policy(), ask, rules, prospects, tried);
+            let same = other.is_some_and(|other| {
+                (other.decode, other.prefill.first()) == (plan.decode, plan.prefill.first())
+            });
+            shadows.push((feature, same));
+        }
+        shadows
     }
 
     fn name(&self, explanation: Explanation) -> Explained {
@@ -171,4 +258,9 @@ impl State {
         let names = explanation.workers().filter_map(name).collect();
         Explained { explanation, names, tiers: BTreeMap::new() }
     }
+}
+
+/// What is held, and nothing else.
+fn plain(held: &[Match]) -> Vec<Held> {
+    held.iter().map(|held| Held::from((held.worker, held.depth))).collect()
 }

@@ -11,7 +11,7 @@ mod vocabulary;
 pub(crate) use headers::Said;
 pub(crate) use vocabulary::{SERVED, UNSERVED, VERSION, unserved};
 
-use crate::config::{Config, Switch};
+use crate::config::{Config, Switch, Switches};
 use crate::error::NAME_BYTES_MAX;
 use baton_proto::ir::Hints;
 use std::time::Duration;
@@ -85,17 +85,20 @@ pub(crate) struct Bounds {
     pub(crate) strict_priority_max: i64,
     /// No request lives longer.
     pub(crate) request: Duration,
+    /// Whether hints count.
+    pub(crate) hints: Switch,
     /// Whether anything is computed ahead.
     pub(crate) speculation: Switch,
 }
 
 impl Bounds {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, switches: Switches) -> Self {
         Self {
             priority_max: i64::from(config.hints.priority_max),
             strict_priority_max: i64::from(config.hints.strict_priority_max),
             request: config.timeouts.request.0,
-            speculation: config.speculation.mode,
+            hints: switches.hints,
+            speculation: switches.speculation,
         }
     }
 
@@ -156,7 +159,7 @@ impl Reading {
         self.hints.speculative_prefill = said && self.bounds.speculation != Switch::Off;
         if said && self.bounds.speculation != Switch::On {
             let mode = self.bounds.speculation.as_str();
-            return self.ignore(place, &format!("this router's `speculation.mode` is {mode}"));
+            return self.ignore(place, &format!("this router's `switches.speculation` is {mode}"));
         }
         self.counts(place, None, None);
     }
@@ -199,11 +202,19 @@ impl Reading {
     }
 
     pub(crate) fn finish(self) -> (Hints, Vec<Applied>) {
-        (self.hints, self.applied)
+        let hints = match self.bounds.hints {
+            Switch::On => self.hints,
+            Switch::Shadow | Switch::Off => Hints::default(),
+        };
+        (hints, self.applied)
     }
 
     /// It counts, and `why` it does not count as it was said.
     fn counts(&mut self, place: &str, value: Option<i64>, why: Option<String>) {
+        if self.bounds.hints != Switch::On {
+            let mode = self.bounds.hints.as_str();
+            return self.ignore(place, &format!("this router's `switches.hints` is {mode}"));
+        }
         let outcome = if why.is_some() { Outcome::Clamped } else { Outcome::Used };
         self.note(place, outcome, value, why);
     }

@@ -4,6 +4,7 @@ use super::*;
 use std::collections::HashMap;
 
 const BOUNDS: Bounds = Bounds {
+    hints: Switch::On,
     priority_max: 100,
     strict_priority_max: 7,
     request: Duration::from_mins(10),

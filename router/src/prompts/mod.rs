@@ -18,6 +18,8 @@ mod cache;
 mod whole;
 
 use crate::cluster::Model;
+use crate::metrics::Metrics;
+use crate::switches::{Board, Switch};
 use baton_kv::hash::Salt;
 use baton_proto::ids::{SequenceHash, TenantId, TokenId};
 use baton_text::{EncodeError, TextModel};
@@ -36,6 +38,8 @@ const SEGMENTS_SHARD_BYTES: usize = 4 << 20;
 /// What is remembered. Shared by the threads for text.
 #[derive(Debug)]
 pub(crate) struct Prompts {
+    /// Whether it is used; without one it is.
+    switch: Option<(Arc<Board>, Metrics)>,
     wholes: Wholes,
     segments: Cache<u64, Arc<Segment>>,
     hasher: RandomState,
@@ -66,7 +70,18 @@ pub(crate) struct Encoded {
 impl Prompts {
     /// An empty memory of at most `bytes_max`; with 0 nothing is remembered.
     pub(crate) fn new(bytes_max: usize) -> Self {
+        Self::with(bytes_max, None)
+    }
+
+    /// The same, to be used as a switch says; where it says `shadow`, what this would have given is
+    /// compared with what a prompt is, and counted.
+    pub(crate) fn switched(bytes_max: usize, board: Arc<Board>, metrics: Metrics) -> Self {
+        Self::with(bytes_max, Some((board, metrics)))
+    }
+
+    fn with(bytes_max: usize, switch: Option<(Arc<Board>, Metrics)>) -> Self {
         Self {
+            switch,
             wholes: Wholes::new(bytes_max / 2),
             segments: Cache::new(bytes_max / 2, SEGMENTS_SHARD_BYTES),
             hasher: RandomState::new(),
@@ -76,6 +91,33 @@ impl Prompts {
 
     /// The ids that `text.encode_rendered` gives, to be hashed for this model.
     pub(crate) fn encode(
+        &self,
+        text: &TextModel,
+        model: &Model,
+        tenant: &TenantId,
+        rendered: &str,
+    ) -> Result<Encoded, EncodeError> {
+        let state = self.state();
+        if state == Switch::On {
+            return self.encode_new(text, model, tenant, rendered);
+        }
+        let ids = text.encode_rendered(rendered)?;
+        if state == Switch::Off {
+            return Ok(Encoded { ids, ..Encoded::default() });
+        }
+        let remembered = self.encode_new(text, model, tenant, rendered)?;
+        if let Some((_, metrics)) = &self.switch {
+            metrics.shadowed("prompt_cache", remembered.ids == ids);
+        }
+        Ok(Encoded { ids, reused: 0, known: Vec::new(), ..remembered })
+    }
+
+    fn state(&self) -> Switch {
+        self.switch.as_ref().map_or(Switch::On, |(board, _)| board.get().prompt_cache)
+    }
+
+    /// Only what no earlier prompt has left is tokenised.
+    fn encode_new(
         &self,
         text: &TextModel,
         model: &Model,
@@ -140,6 +182,9 @@ impl Prompts {
         encoded: &Encoded,
         chain: &[SequenceHash],
     ) {
+        if self.state() == Switch::Off {
+            return;
+        }
         let whole = Whole {
             tenant: tenant.clone(),
             domain: model.description.domain.clone(),

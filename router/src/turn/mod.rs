@@ -2,11 +2,13 @@
 //! possible. Dropping a [`Turn`] at any point cancels what runs for it.
 
 mod answer;
+mod kind;
 mod moves;
 mod prepare;
 mod report;
 
 pub(crate) use answer::{AnswerToken, Delta};
+pub(crate) use kind::length_keys;
 pub(crate) use moves::{Placed, send_once, verdict};
 pub(crate) use prepare::{Basis, PUBLIC_BLOCKS, Prepared, prepare};
 pub(crate) use report::Summary;
@@ -250,11 +252,10 @@ impl Drop for Turn {
         let complete = self.answers.iter().all(Answer::is_done);
         let request = &self.prepared.request;
         let session = service::session_key(request);
-        if complete && let Some(session) = session {
+        if complete {
             let tokens: u64 = self.answers.iter().map(Answer::tokens).sum();
-            self.service
-                .cluster()
-                .learn_answer(session, tokens / u64::from(request.choices.max(1)));
+            let each = tokens / u64::from(request.choices.max(1));
+            self.service.cluster().learn_answer(&self.prepared.length_keys, each);
         }
         if let (Some(log), Some(why)) = (self.service.decisions(), self.why.take()) {
             let ending = match (complete, self.failed) {

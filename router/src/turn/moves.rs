@@ -70,7 +70,10 @@ impl Moves {
             let Some(placement) = service.cluster().place(&wanted) else {
                 return Err(self.last.take().unwrap_or(TurnError::NoWorker));
             };
-            let Placement { link, prefill, ticket, why } = placement;
+            let Placement { link, prefill, ticket, why, shadows } = placement;
+            for (feature, same) in shadows {
+                service.metrics().shadowed(feature, same);
+            }
             let worker = link.worker;
             match send(prepared, &link, prefill) {
                 Ok(route) => {
@@ -131,6 +134,7 @@ pub(super) fn wanted<'a>(
         chain: &prepared.chain,
         policy: placing.policy,
         rules: service.config().placement.rules(),
+        switches: service.switches(),
         tried,
         explain: placing.explain != Explain::Off || service.decisions().is_some(),
     }

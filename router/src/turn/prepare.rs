@@ -33,6 +33,8 @@ pub(crate) struct Prepared {
     /// Tokens that a choice will probably have: the client's word, or the assumption of the
     /// configuration. Memory is promised for them.
     pub(crate) answer_tokens: u32,
+    /// By what the length of its answer is learned.
+    pub(crate) length_keys: Vec<u64>,
     /// When the request came.
     pub(crate) arrived: Instant,
     /// When nobody wants the answer any more.
@@ -100,6 +102,7 @@ pub(crate) fn prepare(
         chain,
         chat: chat.filter(|_| wants_next),
         answer_tokens,
+        length_keys: Vec::new(),
         arrived,
         deadline,
         ends: Arc::new(ends),

@@ -1,0 +1,99 @@
+"""A cluster on this machine whose model is the witness engine, which takes the time that a large
+model would; for the measurements beside this file."""
+
+import secrets
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from pathlib import Path
+
+WORKER = """name = "{name}"
+[cluster]
+secret_file = "{folder}/secret"
+[serve]
+listen = "127.0.0.1:{port}"
+[model]
+name = "witness"
+engine = "witness"
+step_latency = "{step_us} us"
+prefill_token_latency = "{token_us} us"
+decode_token_latency = "{token_us} us"
+[transfer]
+shm_dir = "{folder}"
+[limits]
+{limits}
+[log]
+filter = "warn"
+"""
+
+ROUTER = """[cluster]
+secret_file = "{folder}/secret"
+[serve]
+listen = "127.0.0.1:{port}"
+[model]
+name = "witness"
+synthetic_vocab = 32000
+[log]
+filter = "warn"
+{extra}
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Cluster:
+    """Its processes, until the end of a `with`."""
+
+    def __init__(self, baton, step_us, token_us, prefill=1, decode=1, routers=1, router_extra=""):
+        self.folder = tempfile.TemporaryDirectory(prefix="baton-bench-")
+        self.started, self.urls = [], []
+        folder = Path(self.folder.name)
+        secret = folder / "secret"
+        secret.touch(0o600)
+        secret.write_text(secrets.token_hex(32))
+        peers = []
+        for kind, count in (("prefill", prefill), ("decode", decode)):
+            for number in range(count):
+                name, port = f"{kind}-{number}", free_port()
+                limits = "chunk_tokens = 2048" if kind == "prefill" else ""
+                times = dict(step_us=step_us, token_us=token_us)
+                text = WORKER.format(name=name, folder=folder, port=port, limits=limits, **times)
+                self._start(baton, kind, folder / f"{name}.toml", text)
+                peers.append(f'[[{kind}]]\nuri = "http://127.0.0.1:{port}"\n')
+        for number in range(routers):
+            port = free_port()
+            text = ROUTER.format(folder=folder, port=port, extra=router_extra) + "".join(peers)
+            self._start(baton, "router", folder / f"router-{number}.toml", text)
+            self.urls.append(f"http://127.0.0.1:{port}")
+
+    def _start(self, baton, kind, path, text):
+        path.write_text(text)
+        command = [baton, kind, "--config", path]
+        self.started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+
+    def computed_tokens(self):
+        """Tokens of prompts and answers that all workers have computed since they started."""
+        with urllib.request.urlopen(f"{self.urls[0]}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        of = lambda line: line.startswith("baton_tokens_total{") and 'kind="computed"' in line
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if of(line))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.started):
+            process.terminate()
+        for process in self.started:
+            process.wait(30)
+        self.folder.cleanup()
+
+
+def words(rng, count):
+    """A text of so many characters, which are as many tokens to the witness's router."""
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(count))
