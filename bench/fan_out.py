@@ -41,7 +41,8 @@ async def together(cluster, client, rng, count):
     shared = words(rng, SHARED)
     before = cluster.computed_tokens()
     firsts = await asyncio.gather(*(ask(client, shared + words(rng, OWN)) for _ in range(count)))
-    return cluster.computed_tokens() - before - count * ANSWER, max(firsts)
+    # The first token of an answer comes with the prompt's last position.
+    return cluster.computed_tokens() - before - count * (ANSWER - 1), max(firsts)
 
 
 async def measure(args, cluster):

@@ -77,11 +77,11 @@ class Cluster:
         self.started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
 
     def computed_tokens(self):
-        """Tokens of prompts and answers that all workers have computed since they started."""
+        """Positions of prompts and answers that all workers have computed since they started."""
         with urllib.request.urlopen(f"{self.urls[0]}/metrics") as answer:
             lines = answer.read().decode().splitlines()
-        of = lambda line: line.startswith("baton_tokens_total{") and 'kind="computed"' in line
-        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if of(line))
+        counts = [line for line in lines if line.startswith("baton_engine_tokens_total")]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in counts)
 
     def __enter__(self):
         return self

@@ -46,11 +46,7 @@ impl Talk {
     /// Waits until that has come of a turn.
     async fn came(&self, outcome: &str) {
         let line = format!("baton_speculations_total{{outcome=\"{outcome}\"}} 1");
-        let told = async || {
-            let metrics = self.house.get("/metrics").await.body;
-            metrics.as_str().unwrap().lines().any(|found| found == line)
-        };
-        within(async { while !told().await {} }).await;
+        within(async { while !self.house.shows(&line).await {} }).await;
     }
 }
 

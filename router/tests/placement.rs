@@ -126,3 +126,35 @@ async fn tenants_do_not_share_hashes() {
     let (answer, submit) = tokio::join!(ask, worker.play(&[4], Reason::Length));
     assert_eq!((answer.status.as_u16(), submit.tenant.as_str()), (200, "acme"));
 }
+
+#[tokio::test]
+async fn whatever_numbers_an_event_stream_has_the_index_comes_back_to_the_truth() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let chain = chain(&prompt());
+    assert_eq!(within(worker.watched()).await.from_seq, 1);
+    worker.publish(batch(1, Kind::Published, &chain[..2])).await;
+    house.knows("d1", 2).await;
+    // From a run that is none, from the end of all numbers, from before the beginning, and again.
+    let strange = [(78, 3), (77, u64::MAX), (77, u64::MAX - 1), (77, 0), (77, 1)];
+    for (incarnation, first_seq) in strange {
+        let strange = batch(first_seq, Kind::Removed, &chain[..1]);
+        worker.publish(WatchBatch { incarnation, ..strange }).await;
+    }
+    let line = "baton_index_blocks{worker=\"d1\"} 4".to_owned();
+    let told = async {
+        // A stream that was begun anew has not seen the snapshot.
+        loop {
+            let snapshot = WatchBatch { snapshot: true, ..batch(9, Kind::Published, &chain[..4]) };
+            worker.publish(snapshot).await;
+            if house.shows(&line).await {
+                return;
+            }
+        }
+    };
+    within(told).await;
+    let body = body(&prompt());
+    let (answer, _) =
+        tokio::join!(house.post("/v1/completions", &body), worker.play(&[4], Reason::Length));
+    assert_eq!(answer.status, 200);
+}

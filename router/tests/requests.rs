@@ -159,6 +159,42 @@ async fn intent_reaches_the_worker_and_the_answer_says_what_came_of_it() {
 }
 
 #[tokio::test]
+async fn strange_hints_cost_a_request_nothing_and_never_its_answer() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open(&[&worker]).await;
+    let long = "s".repeat(1 << 20);
+    let strange = [
+        json!({"session": {"id": long, "parent": long}}),
+        json!({"priority": i64::MIN, "strict_priority": -1, "osl": -5, "deadline_ms": -1}),
+        json!({"priority": i64::MAX, "strict_priority": i64::MAX, "osl": i64::MAX}),
+        json!({"deadline_ms": 0, "session": {"id": ""}}),
+    ];
+    for intent in strange {
+        let hints = json!({"priority": 3, "osl": 1, "strict_priority": 9});
+        let body = json!({"model": "tiny", "prompt": [1], "max_tokens": 9, "intent": intent,
+                          "nvext": {"agent_hints": hints}});
+        let (answer, submit) = tokio::join!(
+            house.post("/v1/completions", &body),
+            worker.play(&[4], baton_proto::internal::finished::Reason::Length)
+        );
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(submit.priority.abs() <= 100 && submit.strict_priority <= 7, "{submit:?}");
+        assert!(submit.deadline_ms > 0 && submit.osl <= 9, "{submit:?}");
+        assert!(answer.body.to_string().len() < 4096, "a long name is not said back");
+    }
+    for (field, value) in [("priority", json!("high")), ("osl", json!(1.5)), ("session", json!(7))]
+    {
+        let intent = json!({field: value});
+        let body = json!({"model": "tiny", "prompt": [1], "intent": intent});
+        let answer = house.post("/v1/completions", &body).await;
+        let error = &answer.body["error"];
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert_eq!(error["param"], format!("intent.{field}"), "{error}");
+    }
+    assert!(worker.heard_nothing());
+}
+
+#[tokio::test]
 async fn broken_json_says_where() {
     let house = House::start(&[], |_| {});
     let answer = house.ask(Method::POST, "/v1/completions", "{\"model\": }".to_owned()).await;

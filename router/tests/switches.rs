@@ -58,11 +58,6 @@ async fn reports(house: &House, worker: &FakeWorker, queued: u32, pending_tokens
     within(async { while !heard().await {} }).await;
 }
 
-async fn metric(house: &House, line: &str) -> bool {
-    let metrics = house.get("/metrics").await.body;
-    metrics.as_str().unwrap().lines().any(|found| found == line)
-}
-
 /// The one of the two that gets a turn, and what it was asked.
 async fn winner(house: &House, one: &FakeWorker, two: &FakeWorker) -> (u32, Submit, Value) {
     let body = body();
@@ -116,8 +111,8 @@ async fn what_is_in_shadow_is_counted_and_changes_nothing() {
     let same = |feature, same| {
         format!("baton_shadow_decisions_total{{feature=\"{feature}\",same=\"{same}\"}} 1")
     };
-    assert!(metric(&house, &same("kv_aware", false)).await);
-    assert!(metric(&house, &same("fan_out", true)).await);
+    assert!(house.shows(&same("kv_aware", false)).await);
+    assert!(house.shows(&same("fan_out", true)).await);
 }
 
 /// Of two equal chats: whether no prompt token was known, and whether both were only compared.
@@ -132,7 +127,7 @@ async fn reused(switches: Switches) -> (bool, bool) {
     }
     let line = "baton_prompt_tokens_total{kind=\"reused\"} 0";
     let shadow = "baton_shadow_decisions_total{feature=\"prompt_cache\",same=\"true\"} 2";
-    (metric(&house, line).await, metric(&house, shadow).await)
+    (house.shows(line).await, house.shows(shadow).await)
 }
 
 #[tokio::test]

@@ -78,11 +78,13 @@ impl House {
     /// Waits until the router knows of so many blocks of a worker.
     pub async fn knows(&self, worker: &str, blocks: usize) {
         let line = format!("baton_index_blocks{{worker=\"{worker}\"}} {blocks}");
-        let told = async || {
-            let metrics = self.get("/metrics").await.body;
-            metrics.as_str().unwrap().lines().any(|found| found == line)
-        };
-        within(async { while !told().await {} }).await;
+        within(async { while !self.shows(&line).await {} }).await;
+    }
+
+    /// Whether this line is among the router's metrics.
+    pub async fn shows(&self, line: &str) -> bool {
+        let metrics = self.get("/metrics").await.body;
+        metrics.as_str().unwrap().lines().any(|found| found == line)
     }
 
     /// Begins a stream; returns when its head is there.
