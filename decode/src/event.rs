@@ -2,6 +2,7 @@
 
 use crate::turn::{Candidate, Report, RouterId, TurnId, TurnRequest};
 use baton_engine::api::Drawn;
+use baton_node::switch::Switch;
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, TokenId, WorkerId};
 use baton_proto::ir::FinishReason;
@@ -23,6 +24,8 @@ pub enum Event {
     Lag(RouterId, bool),
     /// A router is gone; so is its interest.
     RouterGone(RouterId),
+    /// Whether turns are ordered by more than their arrival.
+    Order(Switch),
     /// A prefill worker announces blocks.
     Announced(TurnId, Vec<BlockDescriptor>),
     /// This prefill worker has announced everything; prompt tokens that it found in its cache.

@@ -85,6 +85,7 @@ impl Schedule for DecodeSchedule {
             Event::Lag(router, true) => drop(self.lagging.insert(router)),
             Event::Lag(router, false) => drop(self.lagging.remove(&router)),
             Event::RouterGone(router) => self.router_gone(router, actions),
+            Event::Order(switch) => self.shares.set(switch),
             Event::Announced(id, blocks) => {
                 self.announced(id, &blocks, now);
             }
@@ -150,7 +151,7 @@ impl Schedule for DecodeSchedule {
     }
 
     fn load(&self) -> LoadReport {
-        let mut load = LoadReport::default();
+        let mut load = LoadReport { order: self.shares.shadow(), ..LoadReport::default() };
         for turn in self.turns.values() {
             if turn.admitted.is_none() {
                 load.queued += 1;
@@ -326,8 +327,9 @@ impl DecodeSchedule {
         actions: &mut Vec<Action>,
     ) -> bool {
         let (urgency, ageing) = (self.turns[&id].urgency(), self.limits.ageing);
-        let gives_way =
-            |other: &Turn| other.can_give_way() && urgency.displaces(&other.urgency(), now, ageing);
+        let gives_way = |other: &Turn| {
+            other.can_give_way() && self.shares.displaces(&urgency, &other.urgency(), now, ageing)
+        };
         let order = self.order(now, gives_way);
         let others = order.into_iter().map(|other| (other, self.turns[&other].credit()));
         let chosen = enough(others, missing);

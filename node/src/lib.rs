@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod redacted;
 pub mod scratch;
 pub mod serve;
+pub mod switch;
 pub mod task;
 pub mod telemetry;
 

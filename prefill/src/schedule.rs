@@ -9,6 +9,7 @@
 
 use crate::job::{Job, JobFailure, JobId, JobReport, JobRequest, Phase};
 use baton_engine::api::{Batch, StepOutput};
+use baton_node::switch::Switch;
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::SeqKey;
 use baton_transfer::{Peer, Pull, Settled};
@@ -32,6 +33,8 @@ pub enum Event {
     Settled(JobId, Vec<Settled>),
     /// Pulls have ended, and their slots are quarantined.
     Lost(JobId, Vec<BlockDescriptor>),
+    /// Whether jobs are ordered by more than their arrival.
+    Order(Switch),
 }
 
 /// What the schedule wants done.
@@ -93,6 +96,7 @@ impl Schedule for PrefillSchedule {
             Event::Cancel(id) => self.end(id),
             Event::Settled(id, results) => self.settled(id, results),
             Event::Lost(id, blocks) => self.lost(id, &blocks),
+            Event::Order(switch) => self.shares.set(switch),
         }
         self.pump(now, actions);
     }
@@ -166,7 +170,7 @@ impl Schedule for PrefillSchedule {
     }
 
     fn load(&self) -> LoadReport {
-        let mut load = LoadReport::default();
+        let mut load = LoadReport { order: self.shares.shadow(), ..LoadReport::default() };
         for job in self.jobs.values() {
             match &job.phase {
                 Phase::Queued(sequence) => {
@@ -302,8 +306,9 @@ impl PrefillSchedule {
     /// would not be enough.
     fn make_room(&mut self, id: JobId, wanted: usize, slots: usize, now: Duration) -> bool {
         let (urgency, ageing) = (self.jobs[&id].urgency(), self.limits.ageing);
-        let gives_way =
-            |other: &Job| other.can_give_way() && urgency.displaces(&other.urgency(), now, ageing);
+        let gives_way = |other: &Job| {
+            other.can_give_way() && self.shares.displaces(&urgency, &other.urgency(), now, ageing)
+        };
         let order = self.order(now, Phase::is_filling);
         let others = order.into_iter().map(|other| (other, &self.jobs[&other]));
         let others = others.filter(|(_, job)| gives_way(job));

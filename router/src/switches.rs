@@ -2,32 +2,9 @@
 //! and nothing is done. With all of them off the router serves plainly: the least loaded worker,
 //! every prompt from scratch, no hint, no guess.
 
+pub use baton_node::switch::Switch;
 use serde::{Deserialize, Serialize};
 use std::sync::{PoisonError, RwLock};
-
-/// Whether a feature acts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// It does nothing.
-    Off,
-    /// It decides, and what it would do is counted.
-    Shadow,
-    /// It acts.
-    #[default]
-    On,
-}
-
-impl Switch {
-    /// Its name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Shadow => "shadow",
-            Self::On => "on",
-        }
-    }
-}
 
 /// The switches, as they stand in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

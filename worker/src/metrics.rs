@@ -2,6 +2,7 @@
 //! scrape, so that the paths that matter only count.
 
 use crate::engine_loop::Status;
+use crate::queue::Shadow;
 use baton_kv::retention::Class;
 use baton_node::metrics::{Kind, Metrics};
 use baton_transfer::{Counters, Op, Sample};
@@ -32,6 +33,14 @@ pub(crate) fn register(metrics: &Metrics, counters: &Counters, status: &watch::R
     for (kind, about, value) in figures {
         figure(metrics, status, kind, about, value);
     }
+    let order = status.clone();
+    let help = "What a feature in shadow would have done: the same as was done, or not";
+    metrics.sample("shadow_decisions", help, Kind::Counter, move |samples| {
+        let Shadow { same, other } = order.borrow().load.order;
+        for (label, count) in [("true", same), ("false", other)] {
+            samples.push(&[("feature", "queue"), ("same", label)], count as f64);
+        }
+    });
     let evicted = status.clone();
     metrics.sample(
         "evictions",

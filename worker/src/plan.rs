@@ -1,5 +1,6 @@
 //! What the engine loop and a schedule say to each other about one step.
 
+use crate::queue::Shadow;
 use baton_engine::api::{Batch, StepOutput};
 use baton_kv::lease::WriteLease;
 use baton_proto::ids::SeqKey;
@@ -92,4 +93,6 @@ pub struct LoadReport {
     pub running: u32,
     /// Prompt tokens accepted and not yet computed.
     pub pending_tokens: u64,
+    /// What the order of work would have done while it was in shadow.
+    pub order: Shadow,
 }

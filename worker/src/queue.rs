@@ -8,9 +8,13 @@
 //! 4. By when the answer is wanted, where that is said: the earliest deadline first.
 //! 5. The predicted shortest, by powers of two, so that alike ones keep their order.
 //! 6. Who came first.
+//!
+//! Switched off, only that counts.
 
+use baton_node::switch::Switch;
 use baton_proto::ids::TenantId;
 use baton_proto::ir::BACKGROUND_PRIORITY;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -80,7 +84,7 @@ impl Urgency {
 
     /// Whether this may take the memory of work that has begun to compute its prompt: of a lower
     /// tier, or, as long as it has not waited for that, of less than ordinary priority.
-    pub fn displaces(&self, other: &Self, now: Duration, ageing: Duration) -> bool {
+    fn displaces(&self, other: &Self, now: Duration, ageing: Duration) -> bool {
         let (tier, theirs) = (self.precedence.tier(), other.precedence.tier());
         let low = |urgency: &Self| urgency.aged(now, ageing) < 0;
         tier > theirs || (tier == theirs && low(other) && !low(self))
@@ -131,6 +135,17 @@ pub fn enough<Id>(
 #[derive(Debug, Default)]
 pub struct Shares {
     accounts: BTreeMap<TenantId, Account>,
+    switch: Switch,
+    shadow: Cell<Shadow>,
+}
+
+/// What an order in shadow would have put first: how often what was, and how often another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Shadow {
+    /// The same.
+    pub same: u64,
+    /// Another.
+    pub other: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -173,8 +188,48 @@ impl Shares {
         }
     }
 
+    /// Whether the order acts, from now on.
+    pub fn set(&mut self, switch: Switch) {
+        self.switch = switch;
+    }
+
+    /// What the order would have done while it was in shadow.
+    pub fn shadow(&self) -> Shadow {
+        self.shadow.get()
+    }
+
+    /// Whether one piece of work may take the memory of another ([`Urgency::displaces`]).
+    pub fn displaces(
+        &self,
+        one: &Urgency,
+        other: &Urgency,
+        now: Duration,
+        ageing: Duration,
+    ) -> bool {
+        self.switch == Switch::On && one.displaces(other, now, ageing)
+    }
+
     /// The order in which these are to be served.
     pub fn order<Id: Copy + Ord>(
+        &self,
+        entries: Vec<Entry<'_, Id>>,
+        now: Duration,
+        ageing: Duration,
+    ) -> Vec<Id> {
+        if self.switch == Switch::On {
+            return self.by_urgency(entries, now, ageing);
+        }
+        let mut order: Vec<Id> = entries.iter().map(|entry| entry.id).collect();
+        order.sort_unstable();
+        if self.switch == Switch::Shadow && order.len() > 1 {
+            let Shadow { same, other } = self.shadow.get();
+            let agrees = u64::from(self.by_urgency(entries, now, ageing).first() == order.first());
+            self.shadow.set(Shadow { same: same + agrees, other: other + 1 - agrees });
+        }
+        order
+    }
+
+    fn by_urgency<Id: Copy + Ord>(
         &self,
         mut entries: Vec<Entry<'_, Id>>,
         now: Duration,

@@ -167,3 +167,22 @@ fn only_lower_tiers_and_less_than_ordinary_work_that_has_not_waited_gives_way() 
     let background = urgency(0, BACKGROUND_PRIORITY, 0);
     assert!(!displaces(background, background));
 }
+
+#[test]
+fn switched_off_the_order_is_that_of_arrival_and_in_shadow_it_is_counted_what_would_be() {
+    let red = tenant("red");
+    let entries = || vec![entry(2, &red, urgency(7, 0, 0), 1), entry(1, &red, urgency(0, 0, 0), 1)];
+    let mut shares = Shares::default();
+    let background = urgency(0, BACKGROUND_PRIORITY, 0);
+    let displaces =
+        |shares: &Shares| shares.displaces(&urgency(0, 0, 100), &background, 100 * SECOND, SECOND);
+    assert_eq!((order(&shares, entries()), displaces(&shares)), (vec![2, 1], true));
+    shares.set(Switch::Off);
+    assert_eq!((order(&shares, entries()), displaces(&shares)), (vec![1, 2], false));
+    assert_eq!(shares.shadow(), Shadow::default());
+    shares.set(Switch::Shadow);
+    assert_eq!((order(&shares, entries()), displaces(&shares)), (vec![1, 2], false));
+    let alike = vec![entry(1, &red, urgency(0, 0, 0), 1), entry(2, &red, urgency(0, 0, 0), 1)];
+    assert_eq!(order(&shares, alike), [1, 2]);
+    assert_eq!(shares.shadow(), Shadow { same: 1, other: 1 });
+}
