@@ -19,6 +19,12 @@ pub mod internal {
     include!("gen/baton.internal.v1.rs");
 }
 
+/// What a placement policy outside of the router is asked, package `baton.policy.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod policy {
+    include!("gen/baton.policy.v1.rs");
+}
+
 /// Without the remote key, which is a capability.
 impl std::fmt::Debug for internal::Window {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

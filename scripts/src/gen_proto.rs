@@ -34,8 +34,9 @@ fn compile(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let public = include.join("baton/v1/inference.proto");
     let internal = include.join("baton/internal/v1/worker.proto");
     let fabric = include.join("baton/internal/v1/fabric.proto");
+    let policy = include.join("baton/policy/v1/policy.proto");
     std::fs::create_dir_all(out)?;
-    let descriptors = protox::compile([&public, &internal, &fabric], [&include])?;
+    let descriptors = protox::compile([&public, &internal, &fabric, &policy], [&include])?;
     tonic_prost_build::configure()
         .out_dir(out)
         // Remote keys are capabilities; `proto` prints windows without them.
