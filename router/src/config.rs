@@ -15,6 +15,12 @@ use std::time::Duration;
 
 /// Beyond that no decode worker would ever compute a prompt, and sums would lose all else.
 const HARM_MAX: f64 = 1000.0;
+/// A turn waits that long for its choice.
+const EXTERNAL_TIMEOUT_MAX: Span = Span::secs(10);
+/// Each decode candidate is priced with each prefill candidate while the cluster's state is locked.
+const EXTERNAL_CANDIDATES_MAX: usize = 64;
+/// Each holds a question in memory, some kilobytes.
+const EXTERNAL_IN_FLIGHT_MAX: usize = 4096;
 /// Two files of a few decisions each.
 const DECISIONS_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
@@ -107,6 +113,25 @@ pub struct PlacementConfig {
     pub answer_tokens_assumed: u32,
     /// What is assumed of workers until it has been measured.
     pub assumed: AssumedConfig,
+    /// The policy called `external`.
+    pub external: ExternalConfig,
+}
+
+/// A policy outside of the router, that is asked over gRPC.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExternalConfig {
+    /// Where it listens: `http://host:port`; without it there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// How long a turn waits for its answer before the default policy decides.
+    pub timeout: Span,
+    /// `on`; `shadow`: it is asked and recorded, and the default policy acts; `off`: it is not asked.
+    pub mode: Switch,
+    /// Candidates of each role that it is told of.
+    pub candidates_max: usize,
+    /// Turns that it is asked about at once; what comes beyond, the default policy decides.
+    pub in_flight_max: usize,
 }
 
 /// What is assumed of workers until it has been measured.
@@ -259,6 +284,19 @@ impl Default for PlacementConfig {
             moves_max: 2,
             answer_tokens_assumed: 512,
             assumed: AssumedConfig::default(),
+            external: ExternalConfig::default(),
+        }
+    }
+}
+
+impl Default for ExternalConfig {
+    fn default() -> Self {
+        Self {
+            uri: None,
+            timeout: Span::millis(5),
+            mode: Switch::On,
+            candidates_max: 32,
+            in_flight_max: 64,
         }
     }
 }
@@ -400,17 +438,7 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
     for (section, peers) in [("prefill", &config.prefill), ("decode", &config.decode)] {
         for (i, peer) in peers.iter().enumerate() {
             let key = format!("{section}[{i}].uri");
-            let valid = peer
-                .uri
-                .parse::<Uri>()
-                .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
-            if !valid {
-                return Err(layered.refuse(
-                    &key,
-                    "an address such as \"http://127.0.0.1:7001\"",
-                    &peer.uri,
-                ));
-            }
+            check_address(layered, &key, &peer.uri)?;
             if !known.insert(&peer.uri) {
                 return Err(layered.refuse(&key, "each worker once", &peer.uri));
             }
@@ -432,6 +460,7 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
     {
         return Err(layered.refuse(key, format!("0 to {max}"), found));
     }
+    check_external(layered)?;
     if config.decisions.bytes_max < DECISIONS_BYTES_MIN {
         let expected = format!("at least {DECISIONS_BYTES_MIN}");
         return Err(layered.refuse("decisions.bytes_max", expected, config.decisions.bytes_max));
@@ -444,6 +473,42 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
     ];
     match positive.iter().find(|(_, value)| *value == 0) {
         Some((key, _)) => Err(layered.refuse(key, "at least 1", 0)),
+        None => Ok(()),
+    }
+}
+
+fn check_address(layered: &Layered<Config>, key: &str, uri: &str) -> Result<(), ConfigError> {
+    let valid = uri
+        .parse::<Uri>()
+        .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+    if valid {
+        return Ok(());
+    }
+    Err(layered.refuse(key, "an address such as \"http://127.0.0.1:7001\"", uri))
+}
+
+fn check_external(layered: &Layered<Config>) -> Result<(), ConfigError> {
+    let PlacementConfig { policy, external, .. } = &layered.value().placement;
+    let key = "placement.external.uri";
+    match &external.uri {
+        Some(uri) => check_address(layered, key, uri)?,
+        None if *policy == PolicyName::External => {
+            let expected = "an address, since `placement.policy` is \"external\"";
+            return Err(layered.refuse(key, expected, "none"));
+        }
+        None => {}
+    }
+    let (timeout, max) = (external.timeout, EXTERNAL_TIMEOUT_MAX);
+    if timeout.0.is_zero() || timeout.0 > max.0 {
+        let key = "placement.external.timeout";
+        return Err(layered.refuse(key, format!("more than nothing, at most {max}"), timeout));
+    }
+    let counts = [
+        ("placement.external.candidates_max", external.candidates_max, EXTERNAL_CANDIDATES_MAX),
+        ("placement.external.in_flight_max", external.in_flight_max, EXTERNAL_IN_FLIGHT_MAX),
+    ];
+    match counts.into_iter().find(|(_, count, max)| !(1..=*max).contains(count)) {
+        Some((key, count, max)) => Err(layered.refuse(key, format!("1 to {max}"), count)),
         None => Ok(()),
     }
 }
@@ -467,6 +532,8 @@ mod tests {
     use super::*;
 
     const MINIMAL: &str = "[model]\nsynthetic_vocab = 100\n[[decode]]\nuri = \"http://h:1\"\n";
+
+    const EXTERNAL: &str = "[placement.external]\n";
 
     fn read(text: &str) -> Result<Config, String> {
         let path = Path::new("router.toml");
@@ -521,6 +588,13 @@ mod tests {
             (&format!("{MINIMAL}[placement]\nlocal_harm = -1\n"), "placement.local_harm"),
             (&format!("{MINIMAL}[placement.assumed]\nstep = 20\n"), "placement.assumed.step"),
             (&format!("{MINIMAL}[decisions]\nbytes_max = \"1 KiB\"\n"), "decisions.bytes_max"),
+            (&format!("{MINIMAL}[placement]\npolicy = \"external\"\n"), "placement.external.uri"),
+            (&format!("{MINIMAL}{EXTERNAL}uri = \"h:1\"\n"), "placement.external.uri"),
+            (&format!("{MINIMAL}{EXTERNAL}timeout = \"0 ms\"\n"), "placement.external.timeout"),
+            (&format!("{MINIMAL}{EXTERNAL}timeout = \"1 m\"\n"), "placement.external.timeout"),
+            (&format!("{MINIMAL}{EXTERNAL}candidates_max = 65\n"), "external.candidates_max"),
+            (&format!("{MINIMAL}{EXTERNAL}in_flight_max = 0\n"), "external.in_flight_max"),
+            (&format!("{MINIMAL}{EXTERNAL}mode = \"maybe\"\n"), "shadow"),
         ] {
             let error = read(text).expect_err("refused");
             assert!(error.contains(word), "{word} is not in: {error}");

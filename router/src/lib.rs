@@ -20,6 +20,7 @@ pub mod intake;
 mod intent;
 mod metrics;
 mod placing;
+mod policy_client;
 mod prompts;
 mod retry;
 mod scrape;

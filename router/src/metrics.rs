@@ -7,6 +7,7 @@ use baton_node::metrics::prometheus_client::metrics::histogram::Histogram;
 use baton_node::metrics::{Kind, Metrics as Registry, STEP_SECONDS, WAIT_SECONDS};
 use baton_proto::internal::TurnReport;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The router's own metrics. Clones share them.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Metrics {
     handover: Histogram,
     pub(crate) moved_turns: Counter,
     pub(crate) decisions_dropped: Counter,
+    policy_calls: Family<Vec<(&'static str, &'static str)>, Counter>,
+    policy_time: Histogram,
     speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
     speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
     shadow: Family<Vec<(&'static str, &'static str)>, Counter>,
@@ -67,6 +70,16 @@ impl Metrics {
                 "Decisions that were not recorded because the disk was slow or refused them",
                 Counter::default(),
             ),
+            policy_calls: registry.register(
+                "policy_calls",
+                "Choices that an external policy was to make, by what came of it",
+                Family::default(),
+            ),
+            policy_time: registry.histogram(
+                "policy_seconds",
+                "From asking an external policy to its answer, or to giving up",
+                &STEP_SECONDS,
+            ),
             speculations: registry.register(
                 "speculations",
                 "Turns whose next prompt was to be prepared for, by what came of it",
@@ -111,6 +124,14 @@ impl Metrics {
         self.queue.observe(seconds(report.queue_us));
         if report.pulled_blocks > 0 {
             self.handover.observe(seconds(report.handover_us));
+        }
+    }
+
+    /// What came of a choice that an external policy was to make, and how long it was waited for.
+    pub(crate) fn policy_call(&self, outcome: &'static str, took: Option<Duration>) {
+        self.policy_calls.get_or_create(&vec![("outcome", outcome)]).inc();
+        if let Some(took) = took {
+            self.policy_time.observe(took.as_secs_f64());
         }
     }
 

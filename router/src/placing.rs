@@ -39,10 +39,7 @@ impl Placing {
             Some(_) if !config.policy_header => {
                 return Err(not_allowed(POLICY_HEADER, "placement.policy_header"));
             }
-            Some(name) => name.parse().map_err(|_| {
-                let (name, known) = (clip(name), PolicyName::list());
-                refuse(POLICY_HEADER, &format!("`{name}` is no policy; expected one of {known}"))
-            })?,
+            Some(name) => named(config, name)?,
         };
         let explain = match once(EXPLAIN_HEADER, explains)? {
             None | Some("0") => Explain::Off,
@@ -55,6 +52,20 @@ impl Placing {
         };
         Ok(Self { policy, explain })
     }
+}
+
+/// The policy of that name.
+fn named(config: &PlacementConfig, name: &str) -> Result<PolicyName, Invalid> {
+    let policy = name.parse().map_err(|_| {
+        let (name, known) = (clip(name), PolicyName::list());
+        refuse(POLICY_HEADER, &format!("`{name}` is no policy; expected one of {known}"))
+    })?;
+    if policy == PolicyName::External && config.external.uri.is_none() {
+        let why =
+            "this router has no policy called `external`: its `placement.external.uri` is not set";
+        return Err(refuse(POLICY_HEADER, why));
+    }
+    Ok(policy)
 }
 
 /// The one value of a header.
@@ -102,6 +113,17 @@ mod tests {
         {
             assert_eq!(read(&[], &[text]).map(|placing| placing.explain), Ok(explain));
         }
+    }
+
+    #[test]
+    fn an_external_policy_can_be_named_where_one_is_configured() {
+        let refused = read(&["external"], &[]).expect_err("none is configured");
+        assert!(refused.message.contains("placement.external.uri"), "{}", refused.message);
+        let mut config = PlacementConfig { policy_header: true, ..PlacementConfig::default() };
+        config.external.uri = Some("http://127.0.0.1:7400".to_owned());
+        let named: [&[u8]; 1] = [b"external"];
+        let placing = Placing::read(&config, named, []);
+        assert_eq!(placing.map(|placing| placing.policy), Ok(PolicyName::External));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::decisions::DecisionLog;
 use crate::error::TurnError;
 use crate::intent::{Bounds, Said};
 use crate::metrics::Metrics;
+use crate::policy_client::PolicyClient;
 use crate::prompts::Prompts;
 use crate::retry::RetryBudget;
 use crate::switches::{Board, Switches};
@@ -55,6 +56,8 @@ pub(crate) struct Service {
     speculation: Speculation,
     /// Where decisions are recorded, if they are.
     decisions: Option<DecisionLog>,
+    /// A policy outside of this process, if one is configured.
+    policy_client: Option<PolicyClient>,
 }
 
 impl Service {
@@ -73,6 +76,8 @@ impl Service {
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
         let board = Arc::new(Board::new(config.switches));
         let decisions = DecisionLog::start(&config.decisions, &tasks, &metrics)?;
+        let policy_client =
+            PolicyClient::new(&config.placement.external, config.timeouts.connect.0)?;
         Ok(Self {
             prompts: Prompts::switched(
                 config.limits.prompt_cache_bytes_max.bytes(),
@@ -92,6 +97,7 @@ impl Service {
             tasks,
             text_pool,
             decisions,
+            policy_client,
         })
     }
 
@@ -190,6 +196,10 @@ impl Service {
 
     pub(crate) fn decisions(&self) -> Option<&DecisionLog> {
         self.decisions.as_ref()
+    }
+
+    pub(crate) fn policy_client(&self) -> Option<&PolicyClient> {
+        self.policy_client.as_ref()
     }
 
     pub(crate) fn config(&self) -> &Config {

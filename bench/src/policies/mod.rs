@@ -67,6 +67,9 @@ pub(crate) fn main(args: &PoliciesArgs) -> Result<(), Failure> {
         rules: placement.rules(),
         speeds,
     };
+    if args.policy.contains(&PolicyName::External) {
+        return Err(Failure::new(Exit::Config, "--policy external: only a router can ask one"));
+    }
     let all = args.policy.is_empty();
     let policies = if all { &PolicyName::ALL[..] } else { &args.policy };
     println!("{} turns, {} decode and {} prefill workers", turns.len(), args.decode, args.prefill);

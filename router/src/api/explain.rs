@@ -1,5 +1,6 @@
 //! Decisions as JSON: in answers, for dry runs, and as lines of the record.
 
+use crate::choose::external::{Fallback, Told};
 use crate::choose::{Considered, Explanation, Terms};
 use crate::cluster::Explained;
 use crate::decisions::Outcome;
@@ -29,7 +30,7 @@ pub(super) fn decision(why: &Explained) -> Value {
         candidates.iter().map(|candidate| considered(why, candidate)).collect()
     };
     let chosen = why.explanation.chosen();
-    json!({
+    let mut value = json!({
         "policy": policy.as_str(),
         "prompt_tokens": ask.prompt_tokens,
         "answer_tokens": ask.answer_tokens,
@@ -44,6 +45,25 @@ pub(super) fn decision(why: &Explained) -> Value {
         "decode_candidates_total": why.explanation.decode_count,
         "prefill_candidates": side(&why.explanation.prefill),
         "prefill_candidates_total": why.explanation.prefill_count,
+    });
+    if let Some((told, fallback)) = &why.told {
+        value["fallback"] = json!(fallback.filter(|_| told.acts).map(Fallback::as_str));
+        value["external"] = external(told, *fallback, name);
+    }
+    value
+}
+
+/// What an external policy has said, whether it counts or not.
+fn external(told: &Told, fallback: Option<Fallback>, name: impl Fn(&WorkerId) -> String) -> Value {
+    let answer = told.answer.as_ref().ok();
+    json!({
+        "acts": told.acts,
+        "outcome": fallback.map_or("answered", Fallback::as_str),
+        "took_ms": told.took.map(|took| ms(took.as_secs_f64())),
+        "decode": answer.map(|answer| name(&answer.decode)),
+        "prefill": answer.map(|answer| answer.prefill.iter().map(name).collect::<Vec<_>>()),
+        "probability": answer.and_then(|answer| answer.probability),
+        "reason": answer.and_then(|answer| answer.reason.as_deref()),
     })
 }
 

@@ -125,7 +125,7 @@ async fn begin(
     let (prepared, delivery) = service.prepare(deadline, parse).await?;
     drop(held);
     if placing.explain == Explain::DryRun {
-        let why = turn::explain(service, &prepared, placing)?;
+        let why = turn::explain(service, &prepared, placing).await?;
         return Ok(Begun::Decided(explain::dry_run(&why)));
     }
     let turn = Turn::begin(service.clone(), prepared, placing, permit).await?;

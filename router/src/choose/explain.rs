@@ -41,6 +41,8 @@ pub struct Considered {
     pub load: Load,
     /// What this router had sent it.
     pub own: Own,
+    /// Blocks that it has memory for.
+    pub slots: u32,
     /// Whether it has room for the whole turn.
     pub fits: bool,
     /// What is predicted; of a prefill worker, its part in it.
@@ -63,11 +65,19 @@ impl Fleet {
         held: impl IntoIterator<Item = impl Into<Held>>,
         tried: &[WorkerId],
     ) -> Option<Explanation> {
-        self.decided(policy, (ask, rules), held, tried, |case, plan| explain(policy, case, plan))
+        self.decided(policy, (ask, rules), held, tried, |case, plan| {
+            explain(policy, case, plan, CANDIDATES_MAX)
+        })
     }
 }
 
-fn explain(policy: &dyn Policy, case: &Case<'_>, plan: Plan) -> Explanation {
+/// At most so many candidates of each role are told.
+pub(super) fn explain(
+    policy: &dyn Policy,
+    case: &Case<'_>,
+    plan: Plan,
+    candidates_max: usize,
+) -> Explanation {
     let mut scores = Vec::new();
     policy.rank(case, &mut scores);
     let probabilities = policy.probabilities(case, &scores);
@@ -81,11 +91,11 @@ fn explain(policy: &dyn Policy, case: &Case<'_>, plan: Plan) -> Explanation {
         })
         .collect();
     let decode_count = decode.len();
-    cut(case.ask.spread, &mut decode, &[plan.decode]);
+    cut(case.ask.spread, &mut decode, &[plan.decode], candidates_max);
     let chosen = place(case, plan.decode);
     let mut prefill = prefill_side(policy, case, &estimate, chosen);
     let prefill_count = prefill.len();
-    cut(case.ask.spread, &mut prefill, &plan.prefill);
+    cut(case.ask.spread, &mut prefill, &plan.prefill, candidates_max);
     for candidate in &mut decode {
         let at = place(case, candidate.worker);
         (candidate.terms, candidate.with) = predicted(case, &estimate, at, &plan, &prefill);
@@ -153,6 +163,7 @@ fn considered(worker: &Worker, held_blocks: u32, fits: bool, score: f64) -> Cons
         held_blocks,
         load: worker.load,
         own: worker.own,
+        slots: worker.slots,
         fits,
         terms: Terms::default(),
         with: None,
@@ -162,13 +173,13 @@ fn considered(worker: &Worker, held_blocks: u32, fits: bool, score: f64) -> Cons
 }
 
 /// Those that were chosen first, then the others by score; not more than are told.
-fn cut(spread: u64, candidates: &mut Vec<Considered>, chosen: &[WorkerId]) {
+fn cut(spread: u64, candidates: &mut Vec<Considered>, chosen: &[WorkerId], candidates_max: usize) {
     let place = |worker| chosen.iter().position(|id| *id == worker).unwrap_or(chosen.len());
     candidates.sort_by(|a, b| {
         let by_score = || compare(spread, (a.score, a.worker), (b.score, b.worker));
         place(a.worker).cmp(&place(b.worker)).then_with(by_score)
     });
-    candidates.truncate(CANDIDATES_MAX);
+    candidates.truncate(candidates_max);
 }
 
 impl Explanation {

@@ -10,6 +10,7 @@
 
 pub mod cost;
 mod explain;
+pub mod external;
 mod fleet;
 mod kv_aware;
 mod learn;
@@ -79,6 +80,14 @@ pub struct Rules {
     pub prefill_harm: f64,
     /// The probability that a block which is evicted would have been wanted again.
     pub eviction_weight: f64,
+}
+
+impl Rules {
+    /// Whether prefill may be asked for a turn of whose blocks so many are held.
+    pub fn may_ask_prefill(&self, ask: &Ask, held: u32) -> bool {
+        let missing = (ask.whole_blocks() as u32).saturating_sub(held);
+        missing > 0 && self.disaggregate_min_blocks.is_reached_by(&missing)
+    }
 }
 
 /// What is assumed until it has been measured.
@@ -232,6 +241,7 @@ impl Fleet {
                 prefill = self.best_prefill(ask, case.eligible_prefill, &prefill_scores);
                 let first = prefill.first().map(|at| prefill_scores[*at]);
                 let forced = rules.disaggregate_min_blocks == Threshold::At(0);
+                prefill.truncate(policy.prefill_max());
                 if !forced && first.is_some_and(|s| policy.computes_here(&case, decode, s)) {
                     prefill.clear();
                 }

@@ -2,7 +2,7 @@
 
 use super::fleet::{Fleet, Role, Worker};
 use super::kv_aware::KvAware;
-use super::{Ask, Rules, Scratch, mix, scatter};
+use super::{Ask, PREFILL_CANDIDATES_MAX, Rules, Scratch, mix, scatter};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -82,10 +82,7 @@ impl<'a> Case<'a> {
     /// Whether the configured rule lets prefill be asked for a turn of whose blocks so many are
     /// held.
     pub fn may_ask_prefill(&self, held: u32) -> bool {
-        let missing = (self.ask.whole_blocks() as u32).saturating_sub(held);
-        missing > 0
-            && self.rules.disaggregate_min_blocks.is_reached_by(&missing)
-            && !self.eligible_prefill.is_empty()
+        self.rules.may_ask_prefill(self.ask, held) && !self.eligible_prefill.is_empty()
     }
 }
 
@@ -103,6 +100,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
 
     /// The same for [`Case::eligible_prefill`] once the decode worker is chosen.
     fn rank_prefill(&self, case: &Case<'_>, decode: u32, scores: &mut Vec<f64>);
+
+    /// So many of the best prefill workers are asked, one after the other.
+    fn prefill_max(&self) -> usize {
+        PREFILL_CANDIDATES_MAX
+    }
 
     /// Whether the decode worker computes the prompt although prefill may be asked; `best` is the
     /// score of the prefill worker that would be.
@@ -136,6 +138,8 @@ pub enum PolicyName {
     RoundRobin,
     /// A session's turns on one worker.
     SessionAffinity,
+    /// A program beside the router; see [`super::external`].
+    External,
 }
 
 /// No policy is called that.
@@ -144,7 +148,7 @@ pub enum PolicyName {
 pub struct UnknownPolicy;
 
 impl PolicyName {
-    /// All of them.
+    /// All that are part of the router.
     pub const ALL: [Self; 5] = [
         Self::KvAware,
         Self::LeastLoaded,
@@ -161,13 +165,14 @@ impl PolicyName {
             Self::PowerOfTwo => "power-of-two",
             Self::RoundRobin => "round-robin",
             Self::SessionAffinity => "session-affinity",
+            Self::External => "external",
         }
     }
 
-    /// The policy.
+    /// The policy; of an external one, that which decides where it does not.
     pub fn policy(self) -> &'static dyn Policy {
         match self {
-            Self::KvAware => &KvAware,
+            Self::KvAware | Self::External => &KvAware,
             Self::LeastLoaded => &LeastLoaded,
             Self::PowerOfTwo => &PowerOfTwo,
             Self::RoundRobin => &RoundRobin,
@@ -177,7 +182,13 @@ impl PolicyName {
 
     /// The names, for messages.
     pub fn list() -> String {
-        Self::ALL.map(Self::as_str).join(", ")
+        let names: Vec<_> = Self::named().map(Self::as_str).collect();
+        names.join(", ")
+    }
+
+    /// All that may be named.
+    fn named() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::External])
     }
 }
 
@@ -185,7 +196,7 @@ impl FromStr for PolicyName {
     type Err = UnknownPolicy;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|policy| policy.as_str() == name).ok_or(UnknownPolicy)
+        Self::named().find(|policy| policy.as_str() == name).ok_or(UnknownPolicy)
     }
 }
 

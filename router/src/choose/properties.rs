@@ -9,16 +9,16 @@ const BLOCK: usize = 16;
 
 /// A cluster and a turn for it.
 #[derive(Debug, Clone)]
-struct Drawn {
+pub(super) struct Drawn {
     workers: Vec<(WorkerId, Role, u32, Load)>,
-    held: Vec<(WorkerId, usize)>,
-    ask: Ask,
-    rules: Rules,
+    pub(super) held: Vec<(WorkerId, usize)>,
+    pub(super) ask: Ask,
+    pub(super) rules: Rules,
     assumed: Assumed,
 }
 
 impl Drawn {
-    fn new(draws: &mut Draws, decode: u64, prefill: u64) -> Self {
+    pub(super) fn new(draws: &mut Draws, decode: u64, prefill: u64) -> Self {
         let ask = Ask {
             prompt_tokens: draws.between(1, 4000) as usize,
             answer_tokens: draws.between(1, 600) as usize,
@@ -70,7 +70,7 @@ impl Drawn {
         drawn
     }
 
-    fn fleet(&self) -> Fleet {
+    pub(super) fn fleet(&self) -> Fleet {
         let mut fleet = Fleet::new(self.assumed);
         for (id, role, slots, load) in &self.workers {
             fleet.join(*id, *role, *slots);
@@ -91,7 +91,7 @@ impl Drawn {
         why.expect("there is a decode worker")
     }
 
-    fn fits(&self, worker: WorkerId) -> bool {
+    pub(super) fn fits(&self, worker: WorkerId) -> bool {
         let (_, role, slots, load) = self.workers.iter().find(|w| w.0 == worker).expect("known");
         let held = self.held.iter().find(|held| held.0 == worker).map_or(0, |held| held.1);
         let needed = match role {

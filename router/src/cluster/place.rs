@@ -2,7 +2,10 @@
 
 use super::link::Link;
 use super::{Cluster, GROUP, Model, State};
-use crate::choose::{Ask, Charge, Explanation, Held, Observed, Plan, PolicyName, Rules};
+use crate::choose::external::{Answer, Fallback, Told};
+use crate::choose::{
+    Ask, Charge, Explanation, Held, Observed, Plan, Policy, PolicyName, Rules,
+};
 use crate::switches::{Switch, Switches};
 use baton_kv::index::Match;
 use baton_kv::{BlockKey, Tier};
@@ -20,6 +23,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) ask: Ask,
     pub(crate) chain: &'a [SequenceHash],
     pub(crate) policy: PolicyName,
+    /// What an external policy has said about it, where one was to be asked.
+    pub(crate) told: Option<&'a Told>,
     pub(crate) rules: Rules,
     pub(crate) switches: Switches,
     /// Workers that are not asked again.
@@ -33,6 +38,8 @@ pub(crate) struct Placement {
     pub(crate) link: Arc<Link>,
     pub(crate) prefill: Vec<PeerAddress>,
     pub(crate) ticket: Ticket,
+    /// Why an external policy's word does not count, or would not.
+    pub(crate) fallback: Option<Fallback>,
     /// The reasons, where they are wanted.
     pub(crate) why: Option<Explained>,
     /// What features in shadow would have done: whether it is the same.
@@ -47,6 +54,8 @@ pub(crate) struct Explained {
     pub(crate) names: BTreeMap<WorkerId, String>,
     /// In which tier how many of the prompt's leading blocks lie, where that was looked up.
     pub(crate) tiers: BTreeMap<WorkerId, [usize; Tier::COUNT]>,
+    /// What an external policy has said, where one was to be asked, and why it does not count.
+    pub(crate) told: Option<(Told, Option<Fallback>)>,
 }
 
 /// What was decided about a turn.
@@ -54,15 +63,18 @@ struct Decided {
     ask: Ask,
     plan: Plan,
     link: Arc<Link>,
+    fallback: Option<Fallback>,
     why: Option<Explanation>,
     shadows: Vec<(&'static str, bool)>,
 }
 
 impl Wanted<'_> {
-    /// The policy that acts.
+    /// The policy that acts; of an external one, that which acts where it does not.
     fn acting(&self) -> PolicyName {
         match (self.policy, self.switches.kv_aware) {
-            (PolicyName::KvAware, Switch::Off | Switch::Shadow) => PolicyName::LeastLoaded,
+            (PolicyName::KvAware | PolicyName::External, Switch::Off | Switch::Shadow) => {
+                PolicyName::LeastLoaded
+            }
             (policy, _) => policy,
         }
     }
@@ -108,15 +120,15 @@ impl Cluster {
         if !state.serves(wanted.model) {
             return None;
         }
-        let Decided { ask, plan, link, why, shadows } = state.decide(wanted, &held)?;
+        let Decided { ask, plan, link, fallback, why, shadows } = state.decide(wanted, &held)?;
         let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
         let charge = Some(state.fleet.charge(&ask, &plan));
         if wanted.switches.fan_out != Switch::Off {
             state.announce(wanted.chain, &ask, &plan, &held);
         }
-        let why = why.map(|why| state.name(why));
+        let why = why.map(|why| state.name(why, wanted.told.map(|told| (told, fallback))));
         let ticket = Ticket { cluster: self.clone(), charge, started: false };
-        Some(Placement { link, prefill, ticket, why, shadows })
+        Some(Placement { link, prefill, ticket, fallback, why, shadows })
     }
 
     /// What [`place`](Self::place) would decide, and why; nothing is sent, and nothing counts.
@@ -127,10 +139,23 @@ impl Cluster {
             let turns = state.turns;
             let decided = state.serves(wanted.model).then(|| state.decide(wanted, &held));
             state.turns = turns;
-            let why = decided??.why?;
-            state.name(why)
+            let Decided { why, fallback, .. } = decided??;
+            state.name(why?, wanted.told.map(|told| (told, fallback)))
         };
         Some(self.with_tiers(why, wanted.chain))
+    }
+
+    /// What the default policy would decide, with the candidates that an external one is told of.
+    pub(crate) fn consult(&self, wanted: &Wanted<'_>, candidates_max: usize) -> Option<Explained> {
+        let held = self.held(wanted);
+        let Wanted { ask, rules, tried, .. } = wanted;
+        let mut state = self.lock();
+        if !state.serves(wanted.model) {
+            return None;
+        }
+        let prospects = state.known(wanted, &held);
+        let why = state.fleet.consult(ask, rules, prospects, tried, candidates_max)?;
+        Some(state.name(why, None))
     }
 
     /// Adds in which tiers the named workers have what they have; a look at every block.
@@ -169,6 +194,14 @@ impl State {
         self.model.as_ref().is_some_and(|now| now.description.domain == model.description.domain)
     }
 
+    /// What counts as held.
+    fn known(&self, wanted: &Wanted<'_>, held: &[Match]) -> Vec<Held> {
+        match wanted.switches.fan_out {
+            Switch::On => self.prospects(wanted, held),
+            Switch::Shadow | Switch::Off => plain(held),
+        }
+    }
+
     /// What is held, and what is on its way for turns that were placed before: a turn that needs
     /// the same may go there and wait for it.
     fn prospects(&self, wanted: &Wanted<'_>, held: &[Match]) -> Vec<Held> {
@@ -202,14 +235,18 @@ impl State {
     }
 
     fn decide(&mut self, wanted: &Wanted<'_>, held: &[Match]) -> Option<Decided> {
-        let prospects = match wanted.switches.fan_out {
-            Switch::On => self.prospects(wanted, held),
-            Switch::Shadow | Switch::Off => plain(held),
-        };
+        let prospects = self.known(wanted, held);
         let ask = Ask { turn: self.turns, ..wanted.ask };
-        let (policy, rules, tried) = (wanted.acting().policy(), &wanted.rules, wanted.tried);
+        let (rules, tried) = (&wanted.rules, wanted.tried);
         loop {
             let prospects = prospects.iter().copied();
+            let told = wanted.told;
+            let heeded =
+                told.map(|told| self.fleet.heed(told, &ask, rules, prospects.clone(), tried));
+            let policy: &dyn Policy = match &heeded {
+                Some(Ok(heeded)) if told.is_some_and(|told| told.acts) => heeded,
+                _ => wanted.acting().policy(),
+            };
             let (plan, why) = if wanted.explain {
                 let why = self.fleet.explain(policy, &ask, rules, prospects, tried)?;
                 (why.plan.clone(), Some(why))
@@ -223,8 +260,9 @@ impl State {
                 continue;
             }
             self.turns += 1;
+            let fallback = heeded.and_then(Result::err);
             let shadows = self.shadows(wanted, &ask, held, &plan);
-            return Some(Decided { ask, plan, link, why, shadows });
+            return Some(Decided { ask, plan, link, fallback, why, shadows });
         }
     }
 
@@ -253,10 +291,14 @@ impl State {
         shadows
     }
 
-    fn name(&self, explanation: Explanation) -> Explained {
-        let name = |(_, worker)| Some((worker, self.members.get(&worker)?.name.clone()));
-        let names = explanation.workers().filter_map(name).collect();
-        Explained { explanation, names, tiers: BTreeMap::new() }
+    fn name(&self, explanation: Explanation, told: Option<(&Told, Option<Fallback>)>) -> Explained {
+        let name = |worker| Some((worker, self.members.get(&worker)?.name.clone()));
+        let said = told.and_then(|(told, _)| told.answer.as_ref().ok());
+        let said = said.into_iter().flat_map(Answer::workers);
+        let names = explanation.workers().map(|(_, worker)| worker).chain(said);
+        let names = names.filter_map(name).collect();
+        let told = told.map(|(told, fallback)| (told.clone(), fallback));
+        Explained { explanation, names, tiers: BTreeMap::new(), told }
     }
 }
 

@@ -4,6 +4,7 @@
 mod answer;
 mod kind;
 mod moves;
+mod outside;
 mod prepare;
 mod report;
 
@@ -44,6 +45,8 @@ pub(crate) struct Turn {
     ready: VecDeque<Delta>,
     /// A token has arrived: from here on the turn cannot be moved.
     started: bool,
+    /// The worker did not take it, and it is to be placed again.
+    homeless: bool,
     moves: Moves,
     meter: Meter,
     /// What the next turn is prepared from, where that is wanted.
@@ -67,7 +70,7 @@ impl Turn {
         let ahead = Ahead::new(&service, &mut prepared);
         let prepared = Arc::new(prepared);
         let mut moves = Moves::new(placing);
-        let Placed { route, ticket, why } = moves.place(&service, &prepared)?;
+        let Placed { route, ticket, why } = moves.place(&service, &prepared).await?;
         let request = &prepared.request;
         let answer = |choice| {
             Answer::new(choice, service.text(), &request.stop.strings, prepared.ends.clone())
@@ -83,6 +86,7 @@ impl Turn {
             answers,
             ready: VecDeque::new(),
             started: false,
+            homeless: false,
             moves,
             meter,
             ahead,
@@ -145,6 +149,9 @@ impl Turn {
 
     /// Handles one piece of news; whether the turn is admitted now.
     async fn step(&mut self) -> Result<bool, TurnError> {
+        if self.homeless {
+            return self.settle().await.map(|()| false);
+        }
         let update = tokio::select! {
             biased;
             update = self.route.recv() => update,
@@ -216,7 +223,7 @@ impl Turn {
         }
     }
 
-    /// Moves the turn to another worker if nothing of its answer has been seen yet.
+    /// Sees to it that the turn is moved to another worker if nothing of its answer has been seen yet.
     fn recover(&mut self, failure: Failure) -> Result<(), TurnError> {
         if failure != Failure::Overrun {
             // The worker has said its last word; there is nothing to cancel there.
@@ -226,7 +233,14 @@ impl Turn {
             return Err(self.mid_stream(failure));
         }
         self.moves.refused(&self.service, self.route.link().worker, failure)?;
-        let Placed { route, ticket, why } = self.moves.place(&self.service, &self.prepared)?;
+        self.homeless = true;
+        Ok(())
+    }
+
+    /// Moves the turn to another worker. Safe to drop and call again.
+    async fn settle(&mut self) -> Result<(), TurnError> {
+        let Placed { route, ticket, why } = self.moves.place(&self.service, &self.prepared).await?;
+        self.homeless = false;
         (self.route, self.ticket, self.why) = (route, ticket, why);
         let (request, worker) = (&self.prepared.request.id, &self.route.link().name);
         tracing::info!(%request, %worker, "turn moved before its first token");
@@ -273,13 +287,20 @@ impl Drop for Turn {
 }
 
 /// What would be decided about a turn, and why; nothing is started.
-pub(crate) fn explain(
+pub(crate) async fn explain(
     service: &Service,
     prepared: &Prepared,
     placing: Placing,
 ) -> Result<Explained, TurnError> {
-    let wanted = Wanted { explain: true, ..moves::wanted(service, prepared, placing, &[]) };
-    service.cluster().explain(&wanted).ok_or(TurnError::NoWorker)
+    let told = outside::consult(service, prepared, placing, &[]).await;
+    let wanted = moves::wanted(service, prepared, placing, &[]);
+    let wanted = Wanted { explain: true, told: told.as_ref(), ..wanted };
+    let why = service.cluster().explain(&wanted);
+    if let Some(told) = &told {
+        let fallback = why.as_ref().and_then(|why| why.told.as_ref()?.1);
+        outside::count(service, told, fallback);
+    }
+    why.ok_or(TurnError::NoWorker)
 }
 
 /// From what a worker says about a prompt.

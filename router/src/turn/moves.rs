@@ -5,6 +5,7 @@
 //! it is free, and its link is not chosen again. A turn that was running when its worker was lost
 //! may have been the cause, and gets one further worker, not one after the other.
 
+use super::outside;
 use super::prepare::Prepared;
 use crate::choose::Ask;
 use crate::cluster::{Explained, Failure, Inbox, Link, Placement, Refused, Route, Ticket, Wanted};
@@ -40,7 +41,8 @@ pub(crate) struct Placed {
     pub(crate) why: Option<Arc<Explained>>,
 }
 
-/// Sends a turn to the best worker, and to no other if that one does not take it.
+/// Sends a turn to the best worker, and to no other if that one does not take it. An external policy
+/// is not asked.
 pub(crate) fn send_once(
     service: &Service,
     prepared: &Prepared,
@@ -59,18 +61,24 @@ impl Moves {
         Self { placing, ..Self::default() }
     }
 
-    /// Sends a turn to the best worker that has not been tried.
-    pub(super) fn place(
+    /// Sends a turn to the best worker that has not been tried. It waits for an external policy
+    /// and for nothing else; dropped meanwhile, it has done nothing.
+    pub(super) async fn place(
         &mut self,
         service: &Service,
         prepared: &Prepared,
     ) -> Result<Placed, TurnError> {
         loop {
+            let told = outside::consult(service, prepared, self.placing, &self.tried).await;
             let wanted = wanted(service, prepared, self.placing, &self.tried);
-            let Some(placement) = service.cluster().place(&wanted) else {
+            let placement = service.cluster().place(&Wanted { told: told.as_ref(), ..wanted });
+            if let Some(told) = &told {
+                outside::count(service, told, placement.as_ref().and_then(|p| p.fallback));
+            }
+            let Some(placement) = placement else {
                 return Err(self.last.take().unwrap_or(TurnError::NoWorker));
             };
-            let Placement { link, prefill, ticket, why, shadows } = placement;
+            let Placement { link, prefill, ticket, why, shadows, .. } = placement;
             for (feature, same) in shadows {
                 service.metrics().shadowed(feature, same);
             }
@@ -133,6 +141,7 @@ pub(super) fn wanted<'a>(
         ask,
         chain: &prepared.chain,
         policy: placing.policy,
+        told: None,
         rules: service.config().placement.rules(),
         switches: service.switches(),
         tried,
