@@ -70,6 +70,9 @@ pub(crate) struct UpArgs {
     /// Missing blocks from which on a prompt is prefilled remotely: 0 always, "inf" never
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) disaggregate_min_blocks: String,
+    /// A placement policy of your own, for requests with the header `x-baton-policy: external`
+    #[arg(long, value_name = "URL")]
+    pub(crate) policy: Option<String>,
     /// Threads that compute, per worker [default: the cores shared out]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

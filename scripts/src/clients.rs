@@ -30,6 +30,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Stop> {
         .current_dir(root)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("BASE_URL", &cluster.url)
+        .env("BATON", binary(root))
         .env("GRPC_ADDRESS", cluster.url.trim_start_matches("http://"))
         .status()?;
     // How it stops is part of what is tested, but a failed test is the better message.
@@ -86,6 +87,10 @@ fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
+fn binary(root: &Path) -> PathBuf {
+    target(root).join("debug/baton")
+}
+
 fn succeed(what: &str, status: ExitStatus) -> Result<(), Failure> {
     if status.success() {
         return Ok(());
@@ -101,7 +106,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(root: &Path) -> Result<Self, Failure> {
-        let mut child = Command::new(target(root).join("debug/baton"))
+        let mut child = Command::new(binary(root))
             .args(["up", "--listen", "127.0.0.1:0", "--prefill", "1", "--decode", "1"])
             .current_dir(root)
             .stdin(Stdio::null())

@@ -138,6 +138,9 @@ impl Runtime {
         let threshold =
             if threshold == "inf" { "\"inf\"".to_owned() } else { threshold.to_owned() };
         line(format_args!("[placement]\ndisaggregate_min_blocks = {threshold}"));
+        if let Some(uri) = &args.policy {
+            line(format_args!("policy_header = true\nexternal.uri = {uri:?}"));
+        }
         line(format_args!("[log]\nfilter = \"warn\""));
         for (worker, uri) in workers {
             let role = if worker.starts_with("prefill") { "prefill" } else { "decode" };
