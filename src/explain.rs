@@ -84,6 +84,10 @@ fn table(decision: &Value) -> String {
         decision["compute_tokens"],
         decision["answer_tokens"],
     );
+    if let Some(outcome) = decision["external"]["outcome"].as_str() {
+        let reason = decision["external"]["reason"].as_str().unwrap_or_default();
+        let _ = writeln!(out, "the external policy: {outcome}   {reason}");
+    }
     for (side, key) in [("decode", "decode_candidates"), ("prefill", "prefill_candidates")] {
         let candidates = decision[key].as_array().map_or(&[][..], Vec::as_slice);
         if candidates.is_empty() {
@@ -132,6 +136,7 @@ mod tests {
                                    "cost_ms": cost, "with_prefill": "p1"}],
             "decode_candidates_total": 3,
             "prefill_candidates": [],
+            "external": {"outcome": "no_room", "reason": "my favourite"},
         });
         let shown = table(&decision);
         assert!(shown.starts_with("d1 decodes; p1, then p2 is asked"), "{shown}");
@@ -141,6 +146,7 @@ mod tests {
             ["d1", "0", "yes", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0", "7.0", "8.0", "36.2"];
         assert_eq!(words[..12], expected, "{shown}");
         assert_eq!(words[12..], ["with", "p1"]);
+        assert!(shown.contains("external policy: no_room   my favourite\n"), "{shown}");
         assert!(shown.contains("... and 2 more"), "{shown}");
     }
 }

@@ -70,7 +70,7 @@ pub struct Candidate {
     pub worker_id: u32,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Leading tokens of the prompt whose KV it holds; a multiple of `block_tokens`.
+    /// Leading tokens of the prompt whose KV it holds, or is about to; a multiple of `block_tokens`.
     #[prost(uint32, tag = "3")]
     pub held_tokens: u32,
     /// Turns that wait there, and that run there.
@@ -120,18 +120,21 @@ pub struct Cost {
     pub memory_ms: f64,
     #[prost(double, tag = "3")]
     pub fetch_ms: f64,
+    /// Until blocks are there that are on their way for an earlier turn.
     #[prost(double, tag = "4")]
-    pub compute_ms: f64,
+    pub join_ms: f64,
     #[prost(double, tag = "5")]
-    pub handover_ms: f64,
+    pub compute_ms: f64,
     #[prost(double, tag = "6")]
-    pub decode_ms: f64,
+    pub handover_ms: f64,
     #[prost(double, tag = "7")]
-    pub harm_ms: f64,
+    pub decode_ms: f64,
     #[prost(double, tag = "8")]
+    pub harm_ms: f64,
+    #[prost(double, tag = "9")]
     pub eviction_ms: f64,
     /// All of these.
-    #[prost(double, tag = "9")]
+    #[prost(double, tag = "10")]
     pub total_ms: f64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,9 +3,7 @@
 use super::link::Link;
 use super::{Cluster, GROUP, Model, State};
 use crate::choose::external::{Answer, Fallback, Told};
-use crate::choose::{
-    Ask, Charge, Explanation, Held, Observed, Plan, Policy, PolicyName, Rules,
-};
+use crate::choose::{Ask, Charge, Explanation, Held, Observed, Plan, Policy, PolicyName, Rules};
 use crate::switches::{Switch, Switches};
 use baton_kv::index::Match;
 use baton_kv::{BlockKey, Tier};
