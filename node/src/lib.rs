@@ -5,6 +5,9 @@
 //! [`serve`] binds and answers, [`task`] runs what has to run, and [`drain`] ends it. Whatever
 //! goes wrong on the way becomes one line and an [`exit`] code.
 //!
+//! [`tenants`] is the one file that all of them share: who may ask for what; [`reload`] reads it
+//! again while they run.
+//!
 //! Absent on purpose: anything about models, blocks or requests. This crate knows processes.
 #![forbid(unsafe_code)]
 
@@ -18,11 +21,13 @@ pub mod identity;
 pub mod limits;
 pub mod metrics;
 pub mod redacted;
+pub mod reload;
 pub mod scratch;
 pub mod serve;
 pub mod switch;
 pub mod task;
 pub mod telemetry;
+pub mod tenants;
 
 pub use drain::Drain;
 pub use exit::{Exit, Failure, Hint};

@@ -81,10 +81,7 @@ where
     let source = Source::parse(path, text)?;
     let value = source.read()?;
     let said: toml::Table = source.read()?;
-    let mut keys = Vec::new();
-    leaves("", &said, &mut |key, _| keys.push(key));
-    let places =
-        keys.into_iter().filter_map(|key| source.find(&key).map(|place| (key, place))).collect();
+    let places = source.places();
     Ok(Layered { value, said, places })
 }
 

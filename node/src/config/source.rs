@@ -1,5 +1,6 @@
 //! A TOML text with the places of its keys: which key stands at which byte, and the reverse.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -33,10 +34,21 @@ impl<'a> Source<'a> {
         toml::from_str(self.text).map_err(|error| self.explain(&error))
     }
 
-    /// Where the name of a key stands.
-    pub(super) fn find(&self, key: &str) -> Option<Place> {
-        let (_, name, _) = self.keys.iter().find(|(known, ..)| known == key)?;
-        Some(self.place(name.start))
+    /// Where the names of all keys stand, those of tables included.
+    pub(super) fn places(&self) -> BTreeMap<String, Place> {
+        let mut keys: Vec<_> = self.keys.iter().map(|(key, name, _)| (name.start, key)).collect();
+        keys.sort_unstable();
+        // One walk through the text: files may be long.
+        let (mut at, mut line, mut line_start) = (0, 1, 0);
+        let place = |(start, key): (usize, &String)| {
+            for (newline, _) in self.text[at..start].match_indices('\n') {
+                (line, line_start) = (line + 1, at + newline + 1);
+            }
+            at = start;
+            let column = self.text[line_start..start].chars().count() + 1;
+            (key.clone(), Place::File { path: self.path.to_path_buf(), line, column })
+        };
+        keys.into_iter().map(place).collect()
     }
 
     fn collect(&mut self, prefix: &str, table: &DeTable<'_>) {
