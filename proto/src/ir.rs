@@ -12,6 +12,8 @@ pub struct Request {
     pub id: RequestId,
     /// Who asks.
     pub tenant: TenantId,
+    /// Whose blocks it may find: what the names of its own are salted with. Mostly the tenant.
+    pub scope: TenantId,
     /// What is left until nobody wants the answer any more.
     pub deadline: Duration,
     /// The model's name as the client wrote it.
@@ -236,6 +238,8 @@ pub struct Hints {
     pub session: Option<String>,
     /// The conversation that this one works for.
     pub parent: Option<String>,
+    /// The tenant's limits that have changed something in this request.
+    pub limited: Vec<&'static str>,
 }
 
 /// Why an answer ended.

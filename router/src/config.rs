@@ -6,6 +6,7 @@ pub use crate::switches::{Switch, Switches};
 use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
+use baton_node::tenants::TenantsConfig;
 use http::Uri;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
@@ -21,8 +22,8 @@ const EXTERNAL_TIMEOUT_MAX: Span = Span::secs(10);
 const EXTERNAL_CANDIDATES_MAX: usize = 64;
 /// Each holds a question in memory, some kilobytes.
 const EXTERNAL_IN_FLIGHT_MAX: usize = 4096;
-/// Two files of a few decisions each.
-const DECISIONS_BYTES_MIN: ByteSize = ByteSize::mib(1);
+/// Two files of a few lines each.
+const RECORD_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
 /// A router's configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,7 +45,11 @@ pub struct Config {
     /// Who computes a turn.
     pub placement: PlacementConfig,
     /// A record of every decision.
-    pub decisions: DecisionsConfig,
+    pub decisions: RecordConfig,
+    /// A record of what was granted to whom.
+    pub audit: RecordConfig,
+    /// Who may ask for what.
+    pub tenants: TenantsConfig,
     /// How much clients may ask for.
     pub hints: HintsConfig,
     /// What is computed before it is asked for.
@@ -176,10 +181,10 @@ pub struct SpeculationConfig {
     pub remembered_blocks_max: usize,
 }
 
-/// A record of every decision, for comparing policies afterwards; it has no content.
+/// A record on disk; it has nothing of what was said.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DecisionsConfig {
+pub struct RecordConfig {
     /// Where it is written, one JSON object a line; without it, nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
@@ -260,7 +265,9 @@ impl Default for Config {
             cluster: ClusterConfig::default(),
             switches: Switches::default(),
             placement: PlacementConfig::default(),
-            decisions: DecisionsConfig::default(),
+            decisions: RecordConfig::default(),
+            audit: RecordConfig::default(),
+            tenants: TenantsConfig::default(),
             hints: HintsConfig::default(),
             speculation: SpeculationConfig::default(),
             limits: Limits::default(),
@@ -315,7 +322,7 @@ impl Default for AssumedConfig {
     }
 }
 
-impl Default for DecisionsConfig {
+impl Default for RecordConfig {
     fn default() -> Self {
         Self { file: None, bytes_max: ByteSize::mib(64) }
     }
@@ -461,10 +468,14 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
         return Err(layered.refuse(key, format!("0 to {max}"), found));
     }
     check_external(layered)?;
-    if config.decisions.bytes_max < DECISIONS_BYTES_MIN {
-        let expected = format!("at least {DECISIONS_BYTES_MIN}");
-        return Err(layered.refuse("decisions.bytes_max", expected, config.decisions.bytes_max));
+    let records = [
+        ("decisions.bytes_max", config.decisions.bytes_max),
+        ("audit.bytes_max", config.audit.bytes_max),
+    ];
+    if let Some((key, found)) = records.into_iter().find(|(_, bytes)| *bytes < RECORD_BYTES_MIN) {
+        return Err(layered.refuse(key, format!("at least {RECORD_BYTES_MIN}"), found));
     }
+    config.tenants.check()?;
     let positive = [
         ("limits.requests_max", config.limits.requests_max),
         ("limits.submits_max", config.limits.submits_max),
@@ -595,6 +606,8 @@ mod tests {
             (&format!("{MINIMAL}{EXTERNAL}candidates_max = 65\n"), "external.candidates_max"),
             (&format!("{MINIMAL}{EXTERNAL}in_flight_max = 0\n"), "external.in_flight_max"),
             (&format!("{MINIMAL}{EXTERNAL}mode = \"maybe\"\n"), "shadow"),
+            (&format!("{MINIMAL}[audit]\nbytes_max = \"1 KiB\"\n"), "audit.bytes_max"),
+            (&format!("{MINIMAL}[tenants]\nfile = \"no/such.toml\"\n"), "no/such.toml"),
         ] {
             let error = read(text).expect_err("refused");
             assert!(error.contains(word), "{word} is not in: {error}");

@@ -1,5 +1,6 @@
 //! Why a request is refused or ends early, in no client's dialect. `api` and `grpc` translate.
 
+use baton_proto::ids::TenantId;
 use std::time::Duration;
 
 /// A request that cannot be served as it was written. Nothing was started for it.
@@ -46,6 +47,24 @@ pub(crate) enum TurnError {
     /// The client's mistake.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// Nobody whom this router serves; why, without what was sent.
+    #[error("Not authorised: {0}.")]
+    Unauthorized(&'static str),
+    /// The tenant has what it may have.
+    #[error(
+        "The tenant `{tenant}` has reached its quota: `{quota}` is {limit}. Retry later.",
+        tenant = tenant.0
+    )]
+    Quota {
+        /// Whose quota it is.
+        tenant: TenantId,
+        /// Its key in the tenants file.
+        quota: &'static str,
+        /// What it is.
+        limit: u32,
+        /// When there may be room.
+        after: Duration,
+    },
     /// No such model here.
     #[error("The model `{0}` does not exist; GET /v1/models lists what is served.")]
     UnknownModel(String),
@@ -129,6 +148,7 @@ impl TurnError {
             | Self::Draining
             | Self::Deadline
             | Self::WorkerLost(_) => Some(Duration::from_secs(1)),
+            Self::Quota { after, .. } => Some(*after),
             _ => None,
         }
     }

@@ -119,13 +119,13 @@ impl Intake {
         stages.parse = lap();
         let rendered = self.render(&request.prompt)?;
         stages.render = lap();
-        let encoded = self.prompts.encode(&self.text, &self.model, &request.tenant, &rendered);
+        let encoded = self.prompts.encode(&self.text, &self.model, &request.scope, &rendered);
         let mut encoded = encoded.map_err(|error| error.to_string())?;
         stages.encode = lap();
-        let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
+        let salt = Salt { tenant: &request.scope, public_blocks: PUBLIC_BLOCKS };
         let chain = encoded.chain(&self.model, &salt);
         stages.hash = lap();
-        self.prompts.keep(&self.model, &request.tenant, rendered, &encoded, &chain);
+        self.prompts.keep(&self.model, &request.scope, rendered, &encoded, &chain);
         stages.keep = lap();
         let (ids, reused_tokens) = (encoded.ids, encoded.reused);
         Ok((Taken { ids, chain, reused_tokens, message: Vec::new() }, stages))
@@ -147,6 +147,7 @@ impl Intake {
         let mint = Mint {
             id: RequestId(1),
             tenant: TenantId::anonymous(),
+            scope: TenantId::anonymous(),
             deadline: Duration::from_mins(1),
             seed: 1,
             sampling: self.text.sampling_defaults(),

@@ -9,6 +9,7 @@
 
 mod ahead;
 mod api;
+mod audit;
 mod bodies;
 pub mod choose;
 mod cluster;
@@ -22,12 +23,14 @@ mod metrics;
 mod placing;
 mod policy_client;
 mod prompts;
+mod record;
 mod retry;
 mod scrape;
 #[cfg(test)]
 mod seeded_tests;
 mod service;
 mod switches;
+mod tenancy;
 mod text_pool;
 mod turn;
 
@@ -36,6 +39,7 @@ pub use config::Config;
 use baton_node::admin::{self, Health, State};
 use baton_node::auth::{ClientAuth, ClusterSecret};
 use baton_node::metrics::Metrics as Registry;
+use baton_node::reload::Reload;
 use baton_node::{Drain, Exit, Failure, Tasks, limits, serve};
 use baton_proto::internal::Role;
 use baton_text::TextModel;
@@ -46,6 +50,7 @@ use service::Service;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tenancy::Tenancy;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -72,6 +77,9 @@ pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), F
         Failure::new(Exit::Unavailable, format!("cannot watch for signals: {error}"))
     })?;
     let router = Router::start(config, &secret, &tasks)?;
+    router.reload.watch_signal(&tasks).map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("cannot watch for signals: {error}"))
+    })?;
     tracing::info!(address = %router.local_addr(), "listening");
     tokio::select! {
         () = router.complete() => ready(router.local_addr()),
@@ -89,6 +97,7 @@ pub struct Router {
     /// Decode and prefill workers of the configuration.
     configured: (usize, usize),
     service: Arc<Service>,
+    reload: Reload,
 }
 
 impl Router {
@@ -105,9 +114,11 @@ impl Router {
         let cluster = Cluster::new(*secret.expose(), workers_max, assumed, text_digest);
         let cluster = Arc::new(cluster);
         let metrics = Metrics::new(&registry, &cluster);
+        let (tenancy, reload) = (Tenancy::open(&config.tenants)?, Reload::new());
+        tenancy.register(&reload);
         let listener = serve::bind(&config.serve)?;
         let local = listener.local_addr();
-        let service = Service::new(config, text, cluster.clone(), metrics, tasks.clone());
+        let service = Service::new(config, tenancy, text, cluster.clone(), metrics, tasks.clone());
         let service = Arc::new(service.map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot start threads: {error}"))
         })?);
@@ -127,7 +138,7 @@ impl Router {
         listener.serve(routes, tasks).map_err(|error| {
             Failure::new(Exit::Unavailable, format!("cannot serve {local}: {error}"))
         })?;
-        Ok(Self { local, health, cluster, configured, service })
+        Ok(Self { local, health, cluster, configured, service, reload })
     }
 
     /// The address with the port that was taken.
@@ -138,6 +149,11 @@ impl Router {
     /// Sets which features act, for the requests to come; what changed.
     pub fn set_switches(&self, switches: Switches) -> Vec<String> {
         self.service.set_switches(switches)
+    }
+
+    /// What is read again while the router runs.
+    pub fn reload(&self) -> &Reload {
+        &self.reload
     }
 
     /// Waits until requests can be placed.

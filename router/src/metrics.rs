@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) decisions_dropped: Counter,
     policy_calls: Family<Vec<(&'static str, &'static str)>, Counter>,
     policy_time: Histogram,
+    pub(crate) audit_dropped: Counter,
     speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
     speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
     shadow: Family<Vec<(&'static str, &'static str)>, Counter>,
@@ -79,6 +80,11 @@ impl Metrics {
                 "policy_seconds",
                 "From asking an external policy to its answer, or to giving up",
                 &STEP_SECONDS,
+            ),
+            audit_dropped: registry.register(
+                "audit_dropped",
+                "Lines of the audit that were not written because the disk was slow or refused them",
+                Counter::default(),
             ),
             speculations: registry.register(
                 "speculations",

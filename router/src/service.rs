@@ -2,23 +2,27 @@
 //! parsed and prepared on the threads for text.
 
 use crate::ahead::Speculation;
-use crate::api::{Call, Delivery, Mint};
+use crate::api::{self, Call, Delivery, Mint};
+use crate::audit;
 use crate::bodies::Bodies;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::decisions::DecisionLog;
+use crate::decisions::Outcome;
 use crate::error::TurnError;
 use crate::intent::{Bounds, Said};
 use crate::metrics::Metrics;
 use crate::policy_client::PolicyClient;
 use crate::prompts::Prompts;
+use crate::record::Record;
 use crate::retry::RetryBudget;
 use crate::switches::{Board, Switches};
+use crate::tenancy::{Tenancy, Visitor};
 use crate::text_pool::TextPool;
 use crate::turn::{Basis, Prepared, length_keys, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
-use baton_proto::ids::{RequestId, TenantId};
+use baton_node::tenants::Seat;
+use baton_proto::ids::RequestId;
 use baton_proto::ir::Request;
 use baton_text::TextModel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +30,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// A request's place among those in the house.
-pub(crate) type Permit = OwnedSemaphorePermit;
+/// A request's place among those in the house, and among its tenant's.
+pub(crate) struct Permit {
+    _place: OwnedSemaphorePermit,
+    seat: Option<Seat>,
+}
 
 /// Normalisation may shorten a text before it is split, so even a vocabulary of short tokens is
 /// granted that many bytes for each.
@@ -55,7 +62,11 @@ pub(crate) struct Service {
     /// What was computed ahead.
     speculation: Speculation,
     /// Where decisions are recorded, if they are.
-    decisions: Option<DecisionLog>,
+    decisions: Option<Record<Outcome>>,
+    /// Where it is recorded what was granted, if it is.
+    audit: Option<Record<audit::Entry>>,
+    /// Who may ask for what.
+    tenancy: Tenancy,
     /// A policy outside of this process, if one is configured.
     policy_client: Option<PolicyClient>,
 }
@@ -63,6 +74,7 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(
         config: Config,
+        tenancy: Tenancy,
         text: Arc<TextModel>,
         cluster: Arc<Cluster>,
         metrics: Metrics,
@@ -75,7 +87,10 @@ impl Service {
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
         let board = Arc::new(Board::new(config.switches));
-        let decisions = DecisionLog::start(&config.decisions, &tasks, &metrics)?;
+        let (file, dropped) = (("decisions", &config.decisions), &metrics.decisions_dropped);
+        let decisions = Record::start(file, &tasks, dropped, api::decision_line)?;
+        let (file, dropped) = (("audit", &config.audit), &metrics.audit_dropped);
+        let audit = Record::start(file, &tasks, dropped, api::audit_line)?;
         let policy_client =
             PolicyClient::new(&config.placement.external, config.timeouts.connect.0)?;
         Ok(Self {
@@ -98,6 +113,8 @@ impl Service {
             text_pool,
             decisions,
             policy_client,
+            audit,
+            tenancy,
         })
     }
 
@@ -107,9 +124,15 @@ impl Service {
             return Err(TurnError::Draining);
         }
         let full = |_| TurnError::Overloaded("too many requests are in progress".to_owned());
-        let permit = self.places.clone().try_acquire_owned().map_err(full)?;
+        let place = self.places.clone().try_acquire_owned().map_err(full)?;
         self.lock_retries().deposit();
-        Ok(permit)
+        Ok(Permit { _place: place, seat: None })
+    }
+
+    /// Counts a request among its tenant's, if the quota has room.
+    pub(crate) fn admit(&self, permit: &mut Permit, visitor: &Visitor) -> Result<(), TurnError> {
+        permit.seat = self.tenancy.seat(visitor)?;
+        Ok(())
     }
 
     /// Parses and prepares a request on a thread for text, if one is free before the deadline.
@@ -144,25 +167,27 @@ impl Service {
         self.text_pool.run(arrived + deadline, work).await
     }
 
-    /// What a new request gets from the router. `tenant` and `said` come from its headers.
-    pub(crate) fn mint(&self, tenant: Option<&str>, said: Said) -> Result<Mint, TurnError> {
+    /// What a new request of that tenant gets from the router. `said` comes from its headers.
+    pub(crate) fn mint(&self, visitor: &Visitor, said: Said) -> Result<Mint, TurnError> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| TurnError::Internal(error.to_string()))?;
         let seed = u64::from_le_bytes(seed);
         Ok(Mint {
             id: request_id()?,
-            tenant: tenant.map_or_else(TenantId::anonymous, |name| TenantId(Arc::from(name))),
+            tenant: visitor.name.clone(),
+            scope: visitor.scope(),
             deadline: self.config.timeouts.request.0,
             seed,
             sampling: self.text.sampling_defaults(),
             said,
-            bounds: self.bounds(),
+            bounds: self.bounds(visitor),
         })
     }
 
     /// What hints are clamped to.
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds::new(&self.config, self.switches())
+    pub(crate) fn bounds(&self, visitor: &Visitor) -> Bounds {
+        let bounds = Bounds::new(&self.config, self.switches());
+        Bounds { tenant: visitor.tenant.clone(), ..bounds }
     }
 
     /// Which features act now.
@@ -186,20 +211,31 @@ impl Service {
         drop(self.places.acquire_many(all).await);
     }
 
-    /// Ends the threads for text and for decisions; nothing is taken in any more.
+    /// Ends the threads for text and for records; nothing is taken in any more.
     pub(crate) fn close(&self) {
         self.text_pool.close();
         if let Some(decisions) = &self.decisions {
             decisions.close();
         }
+        if let Some(audit) = &self.audit {
+            audit.close();
+        }
     }
 
-    pub(crate) fn decisions(&self) -> Option<&DecisionLog> {
+    pub(crate) fn decisions(&self) -> Option<&Record<Outcome>> {
         self.decisions.as_ref()
     }
 
     pub(crate) fn policy_client(&self) -> Option<&PolicyClient> {
         self.policy_client.as_ref()
+    }
+
+    pub(crate) fn audit(&self) -> Option<&Record<audit::Entry>> {
+        self.audit.as_ref()
+    }
+
+    pub(crate) fn tenancy(&self) -> &Tenancy {
+        &self.tenancy
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -16,6 +16,7 @@ mod next;
 
 pub(crate) use bets::Bought;
 
+use crate::audit::{Entry, Kind};
 use crate::bodies::{Bodies, Held};
 use crate::cluster::Update;
 use crate::config::{SpeculationConfig, Switch};
@@ -47,7 +48,7 @@ impl Ahead {
         let speculation = service.speculation();
         let mut held = speculation.memory.enter();
         if held.grow(next::bytes(&chat)).is_err() {
-            speculation.count("skipped");
+            note(service, prepared, "skipped", None);
             return None;
         }
         Some(Self { chat, said: String::new(), ids: Vec::new(), _held: held })
@@ -63,21 +64,31 @@ impl Ahead {
     pub(crate) fn finish(self, service: &Arc<Service>, turn: Arc<Prepared>, placing: Placing) {
         let speculation = service.speculation();
         let Some(permit) = speculation.enter() else {
-            return speculation.count("skipped");
+            return note(service, &turn, "skipped", None);
         };
         let (drain, service) = (service.tasks().drain().clone(), service.clone());
         service.tasks().clone().spawn("speculation", async move {
             let outcome = tokio::select! {
-                outcome = prepare_for(&service, self, turn, placing) => outcome,
+                outcome = prepare_for(&service, self, turn.clone(), placing) => outcome,
                 // Whoever goes down bets on nothing.
-                () = drain.draining() => Ok("skipped"),
+                () = drain.draining() => Ok(("skipped", None)),
             };
-            service.speculation().count(outcome.unwrap_or_else(|error| {
+            let (outcome, worker) = outcome.unwrap_or_else(|error| {
                 tracing::debug!(%error, "speculative prefill came to nothing");
-                "failed"
-            }));
+                ("failed", None)
+            });
+            note(&service, &turn, outcome, worker);
             drop(permit);
         });
+    }
+}
+
+/// What came of preparing for the prompt after a turn, and who computed for it.
+fn note(service: &Service, turn: &Prepared, outcome: &'static str, worker: Option<String>) {
+    service.speculation().count(outcome);
+    if let Some(audit) = service.audit() {
+        let entry = Entry::new(Kind::Speculation, turn, outcome);
+        audit.write(Entry { decode: worker, ..entry });
     }
 }
 
@@ -127,13 +138,14 @@ impl Speculation {
     }
 }
 
-/// Computes what the next prompt begins with, as far as it does not exist; what came of it.
+/// Computes what the next prompt begins with, as far as it does not exist; what came of it, and who
+/// did.
 async fn prepare_for(
     service: &Arc<Service>,
     ahead: Ahead,
     turn: Arc<Prepared>,
     placing: Placing,
-) -> Result<&'static str, TurnError> {
+) -> Result<(&'static str, Option<String>), TurnError> {
     let deadline = Instant::now() + service.config().speculation.patience.0;
     let shared = service.clone();
     let work = move || {
@@ -141,12 +153,12 @@ async fn prepare_for(
         next::prepare(&shared, chat, &said, &ids, &turn, deadline)
     };
     let Some(next) = service.text_pool().run(deadline, work).await? else {
-        return Ok("needless");
+        return Ok(("needless", None));
     };
     match service.switches().speculation {
         Switch::On => {}
-        Switch::Shadow => return Ok("shadow"),
-        Switch::Off => return Ok("skipped"),
+        Switch::Shadow => return Ok(("shadow", None)),
+        Switch::Off => return Ok(("skipped", None)),
     }
     let blocks = next.prepared.chain[next.known_blocks.min(next.prepared.chain.len())..].to_vec();
     let block_tokens = next.prepared.block_tokens() as u64;
@@ -154,25 +166,25 @@ async fn prepare_for(
     let outcome = compute(service, &next.prepared, placing).await;
     let mut bets = service.speculation().lock();
     match &outcome {
-        Ok(()) => bets.done(bet, Instant::now()),
+        Ok(_) => bets.done(bet, Instant::now()),
         Err(_) => bets.withdraw(bet),
     }
-    outcome.map(|()| "computed")
+    outcome.map(|worker| ("computed", Some(worker)))
 }
 
-/// Has a prompt computed where a turn with it would go. There is no second try.
+/// Has a prompt computed where a turn with it would go; who that is. There is no second try.
 async fn compute(
     service: &Arc<Service>,
     prepared: &Prepared,
     placing: Placing,
-) -> Result<(), TurnError> {
+) -> Result<String, TurnError> {
     // How long it takes is learned by nobody: it waits for everybody.
     let Placed { mut route, ticket: _ticket, .. } = send_once(service, prepared, placing)?;
     loop {
         let update = tokio::time::timeout_at(prepared.deadline, route.recv()).await;
         let outcome = match update.map_err(|_| TurnError::Deadline)? {
             Update::Admitted | Update::Tokens(_) => continue,
-            Update::Finished { .. } => Ok(()),
+            Update::Finished { .. } => Ok(route.link().name.clone()),
             Update::Failed(failure) => Err(verdict(failure)),
         };
         route.complete();

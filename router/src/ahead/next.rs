@@ -28,7 +28,7 @@ pub(super) fn prepare(
 ) -> Result<Option<Next>, TurnError> {
     let (text, model, of) = (service.text(), &turn.model, &turn.request);
     let Some(certain) = certain(text, chat, said) else { return Ok(None) };
-    let encoded = service.prompts().encode(text, model, &of.tenant, &certain);
+    let encoded = service.prompts().encode(text, model, &of.scope, &certain);
     let mut encoded = encoded.map_err(|error| TurnError::Internal(error.to_string()))?;
     let block_tokens = turn.block_tokens();
     let known_blocks = blocks_in_common(&encoded.ids, (&turn.ids, answered), block_tokens);
@@ -38,9 +38,9 @@ pub(super) fn prepare(
     {
         return Ok(None);
     }
-    let salt = Salt { tenant: &of.tenant, public_blocks: PUBLIC_BLOCKS };
+    let salt = Salt { tenant: &of.scope, public_blocks: PUBLIC_BLOCKS };
     let chain = encoded.chain(model, &salt);
-    service.prompts().keep(model, &of.tenant, certain, &encoded, &chain);
+    service.prompts().keep(model, &of.scope, certain, &encoded, &chain);
     let now = Instant::now();
     let prepared = Prepared {
         request: request(service, turn)?,
@@ -64,6 +64,7 @@ fn request(service: &Service, turn: &Prepared) -> Result<Request, TurnError> {
     Ok(Request {
         id: service::request_id()?,
         tenant: of.tenant.clone(),
+        scope: of.scope.clone(),
         deadline: service.config().speculation.patience.0,
         model: of.model.clone(),
         prompt: Prompt::Tokens(Vec::new()),

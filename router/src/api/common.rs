@@ -43,6 +43,8 @@ pub(crate) struct Delivery {
 pub(crate) struct Mint {
     pub(crate) id: RequestId,
     pub(crate) tenant: TenantId,
+    /// Whose blocks it may find.
+    pub(crate) scope: TenantId,
     pub(crate) deadline: Duration,
     /// Used where the client names no seed.
     pub(crate) seed: u64,
@@ -81,14 +83,17 @@ pub(super) fn call(
     limits: &Limits,
 ) -> Result<Call, Invalid> {
     refuse_unsupported(body)?;
-    let stop = stop(body, &parts, limits)?;
+    let mut stop = stop(body, &parts, limits)?;
     let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
     let continues = parts.prompt.is_continued_by_an_answer() && choices == 1;
-    let (hints, applied) = hints::read(body, mint, continues)?;
+    let (mut hints, mut applied) = hints::read(body, mint, continues)?;
+    let param = parts.max_tokens_param;
+    applied.extend(mint.bounds.limit_answer(&mut stop, choices, param, &mut hints));
     let delivery = delivery(body, applied)?;
     let request = Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
+        scope: mint.scope.clone(),
         deadline: mint.deadline,
         model: body.required_string("model")?.to_owned(),
         sampling: sampling(body, mint, limits)?,

@@ -4,6 +4,7 @@ use crate::error::{TurnError, clip};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use std::time::Duration;
 
 /// The body of an error, and the data of an error event inside a stream.
 #[derive(Serialize, PartialEq, Eq, Debug)]
@@ -41,10 +42,19 @@ impl IntoResponse for TurnError {
         if let Some(after) = self.retry_after() {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+                .insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }
+}
+
+/// Whoever comes back after that finds the time over.
+fn whole_seconds(span: Duration) -> u64 {
+    (span.as_secs() + u64::from(span.subsec_nanos() > 0)).max(1)
 }
 
 /// Status, type and code of an error.
@@ -53,6 +63,7 @@ pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static st
     const SERVER: &str = "server_error";
     match error {
         TurnError::Invalid(invalid) => (StatusCode::BAD_REQUEST, REQUEST, invalid.code),
+        TurnError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, REQUEST, "invalid_api_key"),
         TurnError::UnknownModel(_) => (StatusCode::NOT_FOUND, REQUEST, "model_not_found"),
         TurnError::ContextTooLong { .. } | TurnError::TextTooLong { .. } => {
             (StatusCode::BAD_REQUEST, REQUEST, "context_length_exceeded")
@@ -62,6 +73,9 @@ pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static st
         TurnError::BodyBroken(_) => (StatusCode::BAD_REQUEST, REQUEST, "body_incomplete"),
         TurnError::Overloaded(_) => {
             (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded")
+        }
+        TurnError::Quota { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "quota_exceeded")
         }
         TurnError::NoWorker => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "no_worker"),
         TurnError::Draining => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "draining"),

@@ -19,7 +19,7 @@ pub(super) fn read(
     mint: &Mint,
     continues: bool,
 ) -> Result<(Hints, Vec<Applied>), Invalid> {
-    let mut reading = Reading::new(mint.bounds, continues);
+    let mut reading = Reading::new(mint.bounds.clone(), continues);
     mint.said.tell(&mut reading);
     if let Some(value) = body.get(INTENT) {
         intent(Object::new(value, INTENT)?, &mut reading)?;

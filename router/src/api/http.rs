@@ -10,6 +10,7 @@ use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
+use crate::tenancy::Visitor;
 use crate::turn::{self, Turn};
 use axum::Router;
 use axum::body::Body;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 /// Says what of a request nobody here knows.
 const WARNING_HEADER: HeaderName = HeaderName::from_static("x-baton-warning");
-/// Whose blocks may be shared. As trustworthy as whoever may reach this port.
+/// Who asks. Without a tenants file, as trustworthy as whoever may reach this port.
 const TENANT_HEADER: &str = "x-baton-tenant";
 
 /// Everything a client can ask for over HTTP.
@@ -116,9 +117,11 @@ async fn begin(
     dialect: Dialect,
     request: Request,
 ) -> Result<Begun, TurnError> {
-    let permit = service.enter()?;
+    let mut permit = service.enter()?;
+    let visitor = identify(service, request.headers())?;
+    service.admit(&mut permit, &visitor)?;
     let placing = placing(service, request.headers())?;
-    let mint = mint(service, request.headers())?;
+    let mint = mint(service, &visitor, request.headers())?;
     let (body, held) = read(service, request.into_body()).await?;
     let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
@@ -128,6 +131,7 @@ async fn begin(
         let why = turn::explain(service, &prepared, placing).await?;
         return Ok(Begun::Decided(explain::dry_run(&why)));
     }
+    service.tenancy().charge(&prepared.request.tenant, prepared.ids.len())?;
     let turn = Turn::begin(service.clone(), prepared, placing, permit).await?;
     Ok(Begun::Turn(Box::new(turn), delivery))
 }
@@ -142,9 +146,16 @@ fn received(turn: &Turn) -> Duration {
     unix_time().saturating_sub(turn.prepared().arrived.elapsed())
 }
 
-fn mint(service: &Service, headers: &HeaderMap) -> Result<Mint, TurnError> {
+fn mint(service: &Service, visitor: &Visitor, headers: &HeaderMap) -> Result<Mint, TurnError> {
     let said = Said::read(|name| headers.get(name).and_then(|value| value.to_str().ok()))?;
-    service.mint(tenant(headers)?, said)
+    service.mint(visitor, said)
+}
+
+/// Who asks.
+pub(super) fn identify(service: &Service, headers: &HeaderMap) -> Result<Visitor, TurnError> {
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let named = tenant(headers)?.map(|name| (TENANT_HEADER, name));
+    service.tenancy().identify(values("authorization"), values("x-api-key"), named)
 }
 
 /// The tenant that the header names. One that cannot be taken as it stands is refused: to take it

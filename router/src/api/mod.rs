@@ -3,6 +3,7 @@
 //! A request is taken in by [`http`], read by [`chat`] or [`completions`] into the internal
 //! request, and answered by [`write`], at once or as server-sent events ([`sse`]).
 
+mod audit;
 mod capabilities;
 mod chat;
 mod common;
@@ -16,6 +17,7 @@ mod models;
 mod sse;
 mod write;
 
+pub(crate) use audit::audit_line;
 pub(crate) use common::{Call, Delivery, Mint};
 pub(crate) use error::status;
 pub(crate) use explain::decision_line;

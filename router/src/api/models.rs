@@ -1,10 +1,12 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
+use super::http::identify;
 use crate::error::TurnError;
 use crate::service::Service;
 use axum::Json;
 use axum::extract::{Path, State};
 use baton_node::clock::unix_time;
+use http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 
@@ -17,20 +19,26 @@ pub(super) fn note_start() {
 }
 
 /// The one model, under all its names.
-pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Value> {
+pub(super) async fn list(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, TurnError> {
+    identify(&service, &headers)?;
     let config = &service.config().model;
     let aliases = config.aliases.iter().filter(|alias| *alias != "*").map(String::as_str);
     let name = config.display_name();
     let names = std::iter::once(name.as_str()).chain(aliases);
     let data: Vec<_> = names.map(|name| model(&service, name)).collect();
-    Json(json!({"object": "list", "data": data}))
+    Ok(Json(json!({"object": "list", "data": data})))
 }
 
 /// The model by one of its names.
 pub(super) async fn get(
     State(service): State<Arc<Service>>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, TurnError> {
+    identify(&service, &headers)?;
     if !service.config().model.answers_to(&id) {
         return Err(TurnError::unknown_model(&id));
     }

@@ -18,6 +18,7 @@ fn bounds() -> Bounds {
         request: Duration::from_mins(1),
         hints: Switch::On,
         speculation: Switch::On,
+        tenant: None,
     }
 }
 
@@ -25,6 +26,7 @@ fn mint() -> Mint {
     Mint {
         id: RequestId(7),
         tenant: TenantId::anonymous(),
+        scope: TenantId::anonymous(),
         deadline: Duration::from_mins(1),
         seed: 42,
         sampling: SamplingDefaults::default(),
@@ -173,6 +175,7 @@ fn intent_is_read_and_every_hint_is_answered() {
         speculative_prefill: false,
         session: Some("s".to_owned()),
         parent: Some("p".to_owned()),
+        limited: Vec::new(),
     };
     assert_eq!(call.request.hints, hints);
     assert_eq!(call.delivery.warning.as_deref(), Some("ignored unknown fields: intent.mood"));

@@ -9,6 +9,7 @@ use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{self, EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
 use crate::service::Service;
+use crate::tenancy::{Named, Visitor};
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use axum::Router;
 use baton_proto::PUBLIC_DESCRIPTORS;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::server::HealthReporter;
@@ -97,8 +98,9 @@ impl Inference for Api {
 
     async fn list_models(
         &self,
-        _request: Request<ListModelsRequest>,
+        request: Request<ListModelsRequest>,
     ) -> Result<Response<ListModelsResponse>, Status> {
+        identify(&self.0, request.metadata(), None).map_err(|error| status(&error))?;
         let known = self.0.cluster().model();
         let context_tokens = known.map_or(0, |model| model.description.context_tokens);
         let id = self.0.config().model.display_name();
@@ -110,7 +112,9 @@ async fn begin(
     service: &Arc<Service>,
     request: Request<GenerateRequest>,
 ) -> Result<Turn, TurnError> {
-    let permit = service.enter()?;
+    let mut permit = service.enter()?;
+    let visitor = visitor(service, &request)?;
+    service.admit(&mut permit, &visitor)?;
     let deadline = deadline(&request);
     let placing = placing(service, &request)?;
     let metadata = request.metadata();
@@ -119,15 +123,7 @@ async fn begin(
     // Beyond the connection's own limits a message is counted only once it is whole.
     let mut held = service.bodies().enter();
     held.grow(request.encoded_len())?;
-    if request.tenant.len() > NAME_BYTES_MAX {
-        let message = format!(
-            "Invalid 'tenant': expected at most {NAME_BYTES_MAX} bytes, but got {}.",
-            request.tenant.len()
-        );
-        return Err(Invalid::value("tenant", message).into());
-    }
-    let tenant = (!request.tenant.is_empty()).then_some(request.tenant.as_str());
-    let mut mint = service.mint(tenant, said)?;
+    let mut mint = service.mint(&visitor, said)?;
     mint.deadline = deadline.map_or(mint.deadline, |deadline| deadline.min(mint.deadline));
     let deadline = mint.deadline;
     let parse = move |config: &crate::config::Config| {
@@ -136,7 +132,31 @@ async fn begin(
     };
     let (prepared, _) = service.prepare(deadline, parse).await?;
     drop(held);
+    service.tenancy().charge(&prepared.request.tenant, prepared.ids.len())?;
     Turn::begin(service.clone(), prepared, placing, permit).await
+}
+
+/// Who asks, by the metadata and the message's own word.
+fn visitor(service: &Service, request: &Request<GenerateRequest>) -> Result<Visitor, TurnError> {
+    let tenant = &request.get_ref().tenant;
+    if tenant.len() > NAME_BYTES_MAX {
+        let message = format!(
+            "Invalid 'tenant': expected at most {NAME_BYTES_MAX} bytes, but got {}.",
+            tenant.len()
+        );
+        return Err(Invalid::value("tenant", message).into());
+    }
+    let named = (!tenant.is_empty()).then_some(("tenant", tenant.as_str()));
+    identify(service, request.metadata(), named)
+}
+
+fn identify(
+    service: &Service,
+    metadata: &MetadataMap,
+    named: Named<'_>,
+) -> Result<Visitor, TurnError> {
+    let values = |name: &'static str| metadata.get_all(name).iter().map(MetadataValue::as_bytes);
+    service.tenancy().identify(values("authorization"), values("x-api-key"), named)
 }
 
 /// What the metadata says about where the turn goes. Reasons have no place in the answer here; who
@@ -254,7 +274,10 @@ fn status(error: &TurnError) -> Status {
         | TurnError::ContextTooLong { .. }
         | TurnError::TextTooLong { .. } => Code::InvalidArgument,
         TurnError::UnknownModel(_) => Code::NotFound,
-        TurnError::BodyTooLarge | TurnError::Overloaded(_) => Code::ResourceExhausted,
+        TurnError::Unauthorized(_) => Code::Unauthenticated,
+        TurnError::BodyTooLarge | TurnError::Overloaded(_) | TurnError::Quota { .. } => {
+            Code::ResourceExhausted
+        }
         TurnError::NoWorker | TurnError::Draining | TurnError::WorkerLost(_) => Code::Unavailable,
         TurnError::Deadline => Code::DeadlineExceeded,
         TurnError::BodyTooSlow | TurnError::BodyBroken(_) | TurnError::SlowReader => Code::Aborted,

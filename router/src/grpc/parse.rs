@@ -34,15 +34,18 @@ pub(super) fn request(
         _ => message.model,
     };
     let continues = prompt.is_continued_by_an_answer() && choices == 1;
-    let hints = hints(&message.intent.unwrap_or_default(), mint, continues);
+    let mut hints = hints(&message.intent.unwrap_or_default(), mint, continues);
+    let mut stop = stop(message.stop.unwrap_or_default(), max_tokens, config)?;
+    mint.bounds.limit_answer(&mut stop, choices as u16, "max_tokens", &mut hints);
     Ok(Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
+        scope: mint.scope.clone(),
         deadline: mint.deadline,
         model,
         prompt,
         sampling: sampling(&message.sampling.unwrap_or_default(), mint.seed, config)?,
-        stop: stop(message.stop.unwrap_or_default(), max_tokens, config)?,
+        stop,
         choices: choices as u16,
         logprobs: message.logprobs.map(|top| top as u8),
         hints,
@@ -51,7 +54,7 @@ pub(super) fn request(
 
 /// The same vocabulary as over HTTP; what came of it has no place in the answer here.
 fn hints(intent: &Intent, mint: &Mint, continues: bool) -> Hints {
-    let mut reading = Reading::new(mint.bounds, continues);
+    let mut reading = Reading::new(mint.bounds.clone(), continues);
     mint.said.tell(&mut reading);
     let numbers = [
         (Hint::StrictPriority, "intent.strict_priority", intent.strict_priority.map(i64::from)),

@@ -13,7 +13,9 @@ pub(crate) use vocabulary::{SERVED, UNSERVED, VERSION, unserved};
 
 use crate::config::{Config, Switch, Switches};
 use crate::error::NAME_BYTES_MAX;
-use baton_proto::ir::Hints;
+use baton_node::tenants::{Speculate, Tenant};
+use baton_proto::ir::{Hints, Stop};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Unknown fields that are named in an answer; what comes beyond is not.
@@ -79,7 +81,7 @@ pub(crate) struct Reading {
 }
 
 /// What hints are clamped to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     pub(crate) priority_max: i64,
     pub(crate) strict_priority_max: i64,
@@ -89,6 +91,8 @@ pub(crate) struct Bounds {
     pub(crate) hints: Switch,
     /// Whether anything is computed ahead.
     pub(crate) speculation: Switch,
+    /// The tenant, where a file says what it may ask for.
+    pub(crate) tenant: Option<Arc<Tenant>>,
 }
 
 impl Bounds {
@@ -99,20 +103,73 @@ impl Bounds {
             request: config.timeouts.request.0,
             hints: switches.hints,
             speculation: switches.speculation,
+            tenant: None,
         }
     }
 
     /// The values that count as they are said, both ends included.
     pub(crate) fn range(&self, hint: Hint) -> Option<(i64, i64)> {
         match hint {
-            Hint::StrictPriority => Some((0, self.strict_priority_max)),
-            Hint::Priority => Some((-self.priority_max, self.priority_max)),
+            Hint::StrictPriority => {
+                let most = self.tenants_most(hint).unwrap_or(i64::MAX);
+                Some((0, most.min(self.strict_priority_max)))
+            }
+            Hint::Priority => {
+                let (least, most) = (-self.priority_max, self.priority_max);
+                Some((least, self.tenants_most(hint).unwrap_or(most).clamp(least, most)))
+            }
             Hint::Osl => Some((0, i64::from(i32::MAX))),
             Hint::DeadlineMs => {
                 Some((0, i64::try_from(self.request.as_millis()).unwrap_or(i64::MAX)))
             }
             Hint::SpeculativePrefill | Hint::Session | Hint::Parent => None,
         }
+    }
+
+    /// The tenant's own limit.
+    fn tenants_most(&self, hint: Hint) -> Option<i64> {
+        let rules = &self.tenant.as_ref()?.rules;
+        match hint {
+            Hint::StrictPriority => Some(i64::from(rules.strict_priority)),
+            Hint::Priority => Some(i64::from(rules.priority)),
+            _ => None,
+        }
+    }
+
+    /// Whose limit cuts what was said to `value`, if it is the tenant's: its key, and a clause.
+    fn tenants_limit(&self, hint: Hint, said: i64, value: i64) -> Option<(&'static str, String)> {
+        let key = if hint == Hint::Priority { "priority" } else { "strict_priority" };
+        let most = self.tenants_most(hint).filter(|most| said > *most && value == *most)?;
+        let name = &self.tenant.as_ref()?.name.0;
+        Some((key, format!("`{key}` of tenant `{name}` is at most {most}")))
+    }
+
+    /// Cuts an answer to what the tenant may have; what came of it, where more was asked for.
+    pub(crate) fn limit_answer(
+        &self,
+        stop: &mut Stop,
+        choices: u16,
+        param: &str,
+        hints: &mut Hints,
+    ) -> Option<Applied> {
+        let tenant = self.tenant.as_ref()?;
+        let most = tenant.answer_tokens(u32::from(choices))?;
+        let said = stop.max_tokens;
+        stop.max_tokens = said.min(most);
+        stop.min_tokens = stop.min_tokens.min(stop.max_tokens);
+        if said <= most || said == u32::MAX {
+            return None;
+        }
+        hints.limited.push("quota.answer_tokens");
+        let name = &tenant.name.0;
+        Some(Applied {
+            hint: param.to_owned(),
+            outcome: Outcome::Clamped,
+            value: Some(i64::from(most)),
+            why: Some(format!(
+                "`quota.answer_tokens` of tenant `{name}` leaves each choice {most}"
+            )),
+        })
     }
 }
 
@@ -144,7 +201,13 @@ impl Reading {
             }
             Hint::SpeculativePrefill | Hint::Session | Hint::Parent => {}
         }
-        let why = (value != said).then(|| format!("{min} to {max} is what counts here"));
+        let why = match self.bounds.tenants_limit(hint, said, value) {
+            Some((key, why)) => {
+                self.hints.limited.push(key);
+                Some(why)
+            }
+            None => (value != said).then(|| format!("{min} to {max} is what counts here")),
+        };
         self.counts(place, Some(value), why);
     }
 
@@ -155,6 +218,12 @@ impl Reading {
         }
         if said && !self.continues {
             return self.ignore(place, "only a chat with one choice has a next turn to foresee");
+        }
+        if said && self.tenants_speculate() == Some(Speculate::Off) {
+            self.hints.limited.push("speculate");
+            let name = self.bounds.tenant.as_ref().map_or("", |tenant| &tenant.name.0);
+            let why = format!("`speculate` of tenant `{name}` is off");
+            return self.ignore(place, &why);
         }
         self.hints.speculative_prefill = said && self.bounds.speculation != Switch::Off;
         if said && self.bounds.speculation != Switch::On {
@@ -201,12 +270,23 @@ impl Reading {
         self.hints.session.is_some()
     }
 
-    pub(crate) fn finish(self) -> (Hints, Vec<Applied>) {
-        let hints = match self.bounds.hints {
-            Switch::On => self.hints,
-            Switch::Shadow | Switch::Off => Hints::default(),
-        };
-        (hints, self.applied)
+    /// The hints, with the tenant's word where nothing was said.
+    pub(crate) fn finish(mut self) -> (Hints, Vec<Applied>) {
+        if self.bounds.hints != Switch::On {
+            self.hints = Hints::default();
+        }
+        if let Some((_, most)) = self.bounds.range(Hint::Priority) {
+            self.hints.priority = self.hints.priority.min(most as i32);
+        }
+        let unsaid = self.decided_by[Hint::SpeculativePrefill as usize].is_none();
+        if unsaid && self.continues && self.tenants_speculate() == Some(Speculate::Always) {
+            self.hints.speculative_prefill = self.bounds.speculation != Switch::Off;
+        }
+        (self.hints, self.applied)
+    }
+
+    fn tenants_speculate(&self) -> Option<Speculate> {
+        self.bounds.tenant.as_ref().map(|tenant| tenant.rules.speculate)
     }
 
     /// It counts, and `why` it does not count as it was said.

@@ -1,6 +1,8 @@
 //! What headers say, who decides, and what is clamped.
 
 use super::*;
+use baton_node::tenants::Rules;
+use baton_proto::ids::TenantId;
 use std::collections::HashMap;
 
 const BOUNDS: Bounds = Bounds {
@@ -9,6 +11,7 @@ const BOUNDS: Bounds = Bounds {
     strict_priority_max: 7,
     request: Duration::from_mins(10),
     speculation: Switch::On,
+    tenant: None,
 };
 
 /// The hints of these headers, and who decided the session.
@@ -151,6 +154,67 @@ fn a_wish_counts_where_it_is_served_and_is_answered_where_it_is_not() {
     reading.wish(Hint::SpeculativePrefill, "x", true);
     let (hints, applied) = reading.finish();
     assert_eq!((hints.speculative_prefill, applied[0].outcome), (false, Outcome::Ignored));
+}
+
+fn of_tenant(adjust: impl FnOnce(&mut Rules)) -> Bounds {
+    let mut rules = Rules::default();
+    adjust(&mut rules);
+    let name = TenantId("acme".into());
+    let tenant = Tenant { name: name.clone(), scope: name, rules };
+    Bounds { tenant: Some(Arc::new(tenant)), ..BOUNDS }
+}
+
+#[test]
+fn what_exceeds_a_tenants_right_is_clamped_and_its_limit_named() {
+    let bounds = of_tenant(|rules| (rules.priority, rules.strict_priority) = (5, 1));
+    for (hint, said, value, limit) in [
+        (Hint::Priority, 5, 5, None),
+        (Hint::Priority, 6, 5, Some("priority")),
+        (Hint::Priority, -500, -100, None),
+        (Hint::StrictPriority, 7, 1, Some("strict_priority")),
+        (Hint::StrictPriority, -1, 0, None),
+    ] {
+        let mut reading = Reading::new(bounds.clone(), true);
+        reading.number(hint, "x", said);
+        let (hints, applied) = reading.finish();
+        assert_eq!(applied[0].value, Some(value), "{hint:?} {said}");
+        assert_eq!(hints.limited, Vec::from_iter(limit), "{hint:?} {said}");
+        let why = applied[0].why.clone().unwrap_or_default();
+        assert_eq!(why.contains("tenant `acme`"), limit.is_some(), "{why}");
+    }
+    // A tenant may have more than the router gives anybody, and less than what is ordinary.
+    let generous = of_tenant(|rules| rules.priority = 500);
+    assert_eq!(generous.range(Hint::Priority), Some((-100, 100)));
+    let humble = of_tenant(|rules| rules.priority = -500);
+    assert_eq!(humble.range(Hint::Priority), Some((-100, -100)));
+    assert_eq!(Reading::new(humble, true).finish().0.priority, -100, "also where nothing is said");
+}
+
+#[test]
+fn a_tenant_may_have_prompts_computed_ahead_never_when_asked_or_always() {
+    for (right, said, mode, continues, computed) in [
+        (Speculate::Off, Some(true), Switch::On, true, false),
+        (Speculate::Asked, None, Switch::On, true, false),
+        (Speculate::Asked, Some(true), Switch::On, true, true),
+        (Speculate::Always, None, Switch::On, true, true),
+        (Speculate::Always, Some(false), Switch::On, true, false),
+        (Speculate::Always, None, Switch::Off, true, false),
+        (Speculate::Always, None, Switch::On, false, false),
+    ] {
+        let bounds = of_tenant(|rules| rules.speculate = right);
+        let mut reading = Reading::new(Bounds { speculation: mode, ..bounds }, continues);
+        if let Some(said) = said {
+            reading.wish(Hint::SpeculativePrefill, "x", said);
+        }
+        let (hints, applied) = reading.finish();
+        assert_eq!(hints.speculative_prefill, computed, "{right:?} {said:?} {mode:?}");
+        let denied = right == Speculate::Off;
+        assert_eq!(hints.limited, Vec::from_iter(denied.then_some("speculate")));
+        if denied {
+            assert_eq!(applied[0].outcome, Outcome::Ignored);
+            assert_eq!(applied[0].why.as_deref(), Some("`speculate` of tenant `acme` is off"));
+        }
+    }
 }
 
 #[test]

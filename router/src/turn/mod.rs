@@ -15,6 +15,7 @@ pub(crate) use prepare::{Basis, PUBLIC_BLOCKS, Prepared, prepare};
 pub(crate) use report::Summary;
 
 use crate::ahead::{Ahead, Bought};
+use crate::audit::{Entry, Kind};
 use crate::choose::Observed;
 use crate::cluster::{Explained, Failure, NewTokens, Route, Ticket, Update, Wanted};
 use crate::decisions::{Ending, Outcome};
@@ -271,17 +272,26 @@ impl Drop for Turn {
             let each = tokens / u64::from(request.choices.max(1));
             self.service.cluster().learn_answer(&self.prepared.length_keys, each);
         }
+        let ending = match (complete, self.failed) {
+            (true, _) => Ending::Answered,
+            (false, true) => Ending::Failed,
+            (false, false) => Ending::Cancelled,
+        };
+        if let Some(audit) = self.service.audit() {
+            let report = self.meter.prompt_report();
+            let prefill = report.map(|report| report.prefill_worker).filter(|worker| *worker != 0);
+            audit.write(Entry {
+                decode: Some(self.route.link().name.clone()),
+                prefill_worker: prefill,
+                ..Entry::new(Kind::Placement, &self.prepared, ending.as_str())
+            });
+        }
         if let (Some(log), Some(why)) = (self.service.decisions(), self.why.take()) {
-            let ending = match (complete, self.failed) {
-                (true, _) => Ending::Answered,
-                (false, true) => Ending::Failed,
-                (false, false) => Ending::Cancelled,
-            };
             let completion_tokens = self.answers.iter().map(Answer::tokens).sum();
             let worker = self.route.link().worker;
             let summary = self.meter.summary(worker, completion_tokens, Some(why));
             let parent = service::parent_key(request);
-            log.record(Outcome { request: request.id, session, parent, ending, summary });
+            log.write(Outcome { request: request.id, session, parent, ending, summary });
         }
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn prepare(
     let param = prompt_param(&request.prompt);
     // The ids stand for it from here on; a turn lives long, and its text may be large.
     let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
-    let tokenised = tokenise(prompt, &request.tenant, &model, basis, param)?;
+    let tokenised = tokenise(prompt, &request.scope, &model, basis, param)?;
     let Tokenised { mut encoded, rendered, chat } = tokenised;
     let ids = &encoded.ids;
     if ids.is_empty() {
@@ -82,10 +82,10 @@ pub(crate) fn prepare(
     }
     request.stop.max_tokens = request.stop.max_tokens.min(room);
     request.stop.min_tokens = request.stop.min_tokens.min(request.stop.max_tokens);
-    let salt = Salt { tenant: &request.tenant, public_blocks: PUBLIC_BLOCKS };
+    let salt = Salt { tenant: &request.scope, public_blocks: PUBLIC_BLOCKS };
     let chain = encoded.chain(&model, &salt);
     if let Some(rendered) = rendered {
-        basis.prompts.keep(&model, &request.tenant, rendered, &encoded, &chain);
+        basis.prompts.keep(&model, &request.scope, rendered, &encoded, &chain);
     }
     let mut ends: HashSet<_> = request.stop.ids.iter().copied().collect();
     if !request.stop.ignore_eos {

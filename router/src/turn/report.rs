@@ -95,6 +95,11 @@ impl Meter {
         self.report = Some(*report);
     }
 
+    /// What the worker has said about the prompt.
+    pub(super) fn prompt_report(&self) -> Option<&TurnReport> {
+        self.report.as_ref()
+    }
+
     /// Tokens of the first choice after its first ones, and the mean time between them in seconds.
     pub(super) fn pace(&self) -> (u64, f64) {
         let last = self.last.first().copied().flatten();

@@ -61,6 +61,20 @@ impl House {
         self.send(request).await
     }
 
+    /// The same with several headers.
+    pub async fn post_said(
+        &self,
+        path: &str,
+        body: &Value,
+        headers: &[(&'static str, &str)],
+    ) -> Answer {
+        let mut request = self.request(Method::POST, path, body.to_string());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        self.send(request).await
+    }
+
     pub async fn ask(&self, method: Method, path: &str, body: String) -> Answer {
         self.send(self.request(method, path, body)).await
     }
