@@ -163,7 +163,7 @@ impl Runner {
             chain_key: ChainKey {
                 root: Arc::new(ChainRoot::new(&[0; 32], &domain)),
                 block_tokens: spec.block_tokens,
-                tenant: TenantId::anonymous(),
+                tenant: TenantId::anonymous().into(),
                 public_blocks: 0,
             },
             choices: 1,

@@ -50,7 +50,7 @@ pub fn run(config: &DecodeConfig, announce: &Announce) -> Result<(), Failure> {
     let service = DecodeService {
         routers,
         events,
-        served: Served { spec, root: Arc::clone(&grounds.root) },
+        served: Served { spec, root: Arc::clone(&grounds.root), gate: daemon.gate.clone() },
         clock: Arc::clone(&grounds.clock),
         tasks: daemon.tasks.clone(),
         frames_queued: config.limits.frames_queued,

@@ -76,7 +76,7 @@ impl PrefillCaller {
         pb::ComputeRequest {
             request_id: call.request.to_bytes().to_vec(),
             token_ids: call.tokens,
-            tenant: call.chain_key.tenant.0.to_string(),
+            tenant: call.chain_key.tenant.name.0.to_string(),
             public_blocks: call.chain_key.public_blocks,
             from_block: call.from_block as u32,
             strict_priority: u32::from(call.precedence.strict_priority),

@@ -202,7 +202,7 @@ fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
         chain_key: ChainKey {
             root: Arc::new(ChainRoot::new(&[1; 32], &[2; 32])),
             block_tokens: BLOCK as u32,
-            tenant: TenantId::anonymous(),
+            tenant: TenantId::anonymous().into(),
             public_blocks: 0,
         },
         choices: 1,

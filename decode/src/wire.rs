@@ -4,12 +4,13 @@ use crate::event::{Failure, News, Update};
 use crate::turn::{Candidate, Report, RouterId, StopRule, TurnRequest};
 use baton_engine::api::{Drawn, ModelSpec};
 use baton_kv::hash::ChainRoot;
-use baton_proto::ids::{Incarnation, RequestId, TenantId, TokenId, WorkerId};
+use baton_proto::ids::{Incarnation, RequestId, TokenId, WorkerId};
 use baton_proto::internal as pb;
 use baton_proto::ir::{FinishReason, Sampling};
 use baton_transfer::{Endpoints, Peer};
 use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
+use baton_worker::tenancy::{Admitted, Gate, Refusal};
 use baton_worker::wire::BadMessage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,39 @@ pub struct Served {
     pub spec: ModelSpec,
     /// The root of its hash chain.
     pub root: Arc<ChainRoot>,
+    /// Who is let in.
+    pub gate: Gate,
 }
 
-/// A turn that came over the wire.
-pub fn turn_from_wire(
+/// Lets a submitted turn in, at its tenant's rights; otherwise what is answered.
+pub fn admit(
     router: RouterId,
     submit: pb::Submit,
     served: &Served,
+    now: Duration,
+) -> Result<TurnRequest, pb::SequenceUpdate> {
+    let request_id = submit.request_id.clone();
+    let admitted = match served.gate.admit(&submit.tenant) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            let kind = match refused {
+                Refusal::Full { .. } => pb::failed::Kind::Overloaded,
+                // Another worker may have the newer file.
+                _ => pb::failed::Kind::Internal,
+            };
+            return Err(failed(request_id, kind, refused.message()));
+        }
+    };
+    turn_from_wire(router, submit, served, &admitted, now)
+        .map_err(|problem| failed(request_id, pb::failed::Kind::Invalid, problem.to_string()))
+}
+
+/// A turn that came over the wire.
+fn turn_from_wire(
+    router: RouterId,
+    submit: pb::Submit,
+    served: &Served,
+    admitted: &Admitted,
     now: Duration,
 ) -> Result<TurnRequest, BadMessage> {
     let bad = BadMessage::new;
@@ -54,11 +81,13 @@ pub fn turn_from_wire(
     }
     let sampling = submit.sampling.ok_or(bad("submit.sampling", "is missing"))?;
     let stop = submit.stop.ok_or(bad("submit.stop", "is missing"))?;
-    let stop = stop_from_wire(stop, spec, spec.context_tokens - length);
+    let room = admitted.answer_tokens(spec.context_tokens - length, submit.choices);
+    let stop = stop_from_wire(stop, spec, room);
+    let (strict_priority, priority) = admitted.precedence(submit.strict_priority, submit.priority);
     let chain_key = ChainKey {
         root: Arc::clone(&served.root),
         block_tokens: spec.block_tokens,
-        tenant: TenantId(Arc::from(submit.tenant)),
+        tenant: admitted.guest.clone(),
         public_blocks: submit.public_blocks,
     };
     let candidates = submit.prefill.into_iter().take(CANDIDATES_MAX).map(candidate_from_wire);
@@ -73,13 +102,8 @@ pub fn turn_from_wire(
         stop,
         logprobs: submit.logprobs.map(|count| count.min(255) as u8),
         raw_top: 0,
-        weight: 1,
-        precedence: Precedence::from_wire(
-            submit.strict_priority,
-            submit.priority,
-            submit.wanted_ms,
-            now,
-        ),
+        weight: admitted.weight(),
+        precedence: Precedence::from_wire(strict_priority, priority, submit.wanted_ms, now),
         deadline: now + Duration::from_millis(u64::from(submit.deadline_ms)),
         candidates: candidates.collect::<Result<_, _>>()?,
     })
@@ -90,7 +114,8 @@ fn stop_from_wire(stop: pb::StopRule, spec: &ModelSpec, room: u32) -> StopRule {
     if !stop.ignore_eos {
         end_ids.extend(&spec.eos);
     }
-    StopRule { max_tokens: stop.max_tokens.clamp(1, room), min_tokens: stop.min_tokens, end_ids }
+    let max_tokens = stop.max_tokens.clamp(1, room);
+    StopRule { max_tokens, min_tokens: stop.min_tokens.min(max_tokens), end_ids }
 }
 
 fn sampling_from_wire(sampling: pb::Sampling) -> Sampling {
@@ -179,10 +204,14 @@ fn failure_to_wire(failure: Failure) -> pb::Failed {
     pb::Failed { kind: kind as i32, message: failure.to_string() }
 }
 
-/// A turn that could not be read, as it is answered.
-pub fn refusal(request_id: Vec<u8>, problem: &BadMessage) -> pb::SequenceUpdate {
-    let failed =
-        pb::Failed { kind: pb::failed::Kind::Invalid as i32, message: problem.to_string() };
+/// A turn that is not let in, as it is answered.
+fn failed(request_id: Vec<u8>, kind: pb::failed::Kind, message: String) -> pb::SequenceUpdate {
+    let failed = pb::Failed { kind: kind as i32, message };
     let update = Some(pb::sequence_update::Update::Failed(failed));
     pb::SequenceUpdate { request_id, choice: 0, update }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

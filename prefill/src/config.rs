@@ -4,6 +4,7 @@ use crate::schedule::Limits;
 use baton_node::config::{ConfigError, Layered, Span};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
+use baton_node::tenants::TenantsConfig;
 use baton_worker::config::{ClusterConfig, Common, KvConfig, ModelConfig, TransferConfig};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub struct PrefillConfig {
     pub kv: KvConfig,
     /// How blocks come and go.
     pub transfer: TransferConfig,
+    /// Who may ask for what.
+    pub tenants: TenantsConfig,
     /// Bounds and sizes.
     pub limits: PrefillLimits,
 }
@@ -43,6 +46,7 @@ impl Default for PrefillConfig {
             model: ModelConfig::default(),
             kv: KvConfig::default(),
             transfer: TransferConfig::default(),
+            tenants: TenantsConfig::default(),
             limits: PrefillLimits::default(),
         }
     }
@@ -93,6 +97,7 @@ impl PrefillConfig {
             model: &self.model,
             kv: &self.kv,
             transfer: &self.transfer,
+            tenants: &self.tenants,
             listen: self.serve.listen,
             insecure_plaintext: self.serve.insecure_plaintext,
             batch_tokens: self.limits.batch_tokens,

@@ -43,6 +43,7 @@ pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
         events,
         spec,
         root: Arc::clone(&grounds.root),
+        gate: daemon.gate.clone(),
         clock: Arc::clone(&grounds.clock),
         tasks: daemon.tasks.clone(),
         announcements_queued: config.limits.announcements_queued,

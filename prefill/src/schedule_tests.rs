@@ -136,7 +136,7 @@ fn request(tokens: Vec<TokenId>) -> JobRequest {
         chain_key: ChainKey {
             root: Arc::new(ChainRoot::new(&[1; 32], &[2; 32])),
             block_tokens: BLOCK as u32,
-            tenant: TenantId::anonymous(),
+            tenant: TenantId::anonymous().into(),
             public_blocks: 0,
         },
         from_block: 0,

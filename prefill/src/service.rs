@@ -7,12 +7,12 @@ use baton_engine::api::ModelSpec;
 use baton_kv::hash::ChainRoot;
 use baton_node::clock::Clock;
 use baton_node::task::Tasks;
-use baton_proto::ids::TenantId;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_server::Prefill;
 use baton_transfer::{Endpoints, Peer};
 use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
+use baton_worker::tenancy::{Admitted, Gate};
 use baton_worker::wire::{BadMessage, descriptors_from_wire};
 use futures_util::Stream;
 use std::pin::Pin;
@@ -33,6 +33,8 @@ pub struct PrefillService {
     pub spec: ModelSpec,
     /// The root of its hash chain.
     pub root: Arc<ChainRoot>,
+    /// Who is let in.
+    pub gate: Gate,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where the ends of calls are reported from.
@@ -52,7 +54,9 @@ impl Prefill for PrefillService {
         if self.tasks.drain().is_draining() {
             return Err(Status::unavailable("the worker is draining"));
         }
-        let request = self.read(request.into_inner())?;
+        let request = request.into_inner();
+        let admitted = self.gate.admit(&request.tenant)?;
+        let request = self.read(request, admitted)?;
         let (sender, receiver) = mpsc::channel(self.announcements_queued);
         let gone = || Status::unavailable("the engine loop is gone");
         let id = self.callers.open(sender).ok_or_else(gone)?;
@@ -65,8 +69,15 @@ impl Prefill for PrefillService {
 }
 
 impl PrefillService {
-    fn read(&self, request: pb::ComputeRequest) -> Result<JobRequest, BadMessage> {
+    fn read(
+        &self,
+        request: pb::ComputeRequest,
+        admitted: Admitted,
+    ) -> Result<JobRequest, BadMessage> {
         let bad = BadMessage::new;
+        let (strict_priority, priority) =
+            admitted.precedence(request.strict_priority, request.priority);
+        let weight = admitted.weight();
         let (spec, now) = (&self.spec, self.clock.now());
         if request.token_ids.len() > spec.context_tokens as usize {
             return Err(bad("token_ids", "exceeds the model's context"));
@@ -89,17 +100,12 @@ impl PrefillService {
             chain_key: ChainKey {
                 root: Arc::clone(&self.root),
                 block_tokens: spec.block_tokens,
-                tenant: TenantId(Arc::from(request.tenant)),
+                tenant: admitted.guest,
                 public_blocks: request.public_blocks,
             },
             from_block: request.from_block as usize,
-            weight: 1,
-            precedence: Precedence::from_wire(
-                request.strict_priority,
-                request.priority,
-                request.wanted_ms,
-                now,
-            ),
+            weight,
+            precedence: Precedence::from_wire(strict_priority, priority, request.wanted_ms, now),
             deadline: now + Duration::from_millis(u64::from(request.deadline_ms)),
             held: if held_by.is_some() { held } else { Vec::new() },
             held_by,
@@ -139,3 +145,8 @@ impl Drop for CallGuard {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

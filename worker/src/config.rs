@@ -1,6 +1,7 @@
 //! What both worker daemons are told: the sections of their files that are the same.
 
 use baton_node::config::{ByteSize, ConfigError, Layered, Span};
+use baton_node::tenants::TenantsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -194,6 +195,8 @@ pub struct Common<'a> {
     pub kv: &'a KvConfig,
     /// `[transfer]`
     pub transfer: &'a TransferConfig,
+    /// `[tenants]`
+    pub tenants: &'a TenantsConfig,
     /// Where the gRPC services listen.
     pub listen: SocketAddr,
     /// Whether other machines may be served without TLS.
@@ -226,6 +229,7 @@ pub fn check<T>(config: &Layered<T>, common: &Common<'_>) -> Result<(), ConfigEr
         }
     }
     check_transfer(config, common.transfer, common.insecure_plaintext)?;
+    common.tenants.check()?;
     if model.engine == EngineKind::Scripted && model.script.as_os_str().is_empty() {
         return Err(config.refuse("model.script", "the script that the engine plays", "\"\""));
     }

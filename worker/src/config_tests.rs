@@ -52,6 +52,7 @@ fn said(listen: &str, transfer: &TransferConfig) -> Vec<String> {
         model: &model,
         kv: &kv,
         transfer,
+        tenants: &TenantsConfig::default(),
         listen: listen.parse().unwrap(),
         insecure_plaintext: true,
         batch_tokens: 512,

@@ -8,12 +8,14 @@ use crate::grounds::Grounds;
 use crate::metrics;
 use crate::plan::Schedule;
 use crate::service::WorkerService;
+use crate::tenancy::Gate;
 use baton_engine::api::{Engine, ModelSpec};
 use baton_node::admin::{self, Health, State};
 use baton_node::auth::{ClusterSecret, ServerAuth};
 use baton_node::drain::{Cause, Drain};
 use baton_node::exit::{Exit, Failure};
 use baton_node::metrics::Metrics;
+use baton_node::reload::Reload;
 use baton_node::serve::{self, Listener, ServeConfig};
 use baton_node::task::Tasks;
 use baton_node::telemetry::{self, LogConfig};
@@ -102,6 +104,9 @@ pub struct Daemon {
     pub tasks: Tasks,
     /// Cancelled when the engine loop has ended.
     pub computing: CancellationToken,
+    /// Who is let in.
+    pub gate: Gate,
+    reload: Reload,
     drain: Drain,
     listener: Listener,
     auth: ServerAuth,
@@ -121,6 +126,8 @@ impl Daemon {
         grace: Duration,
     ) -> Result<Self, Failure> {
         let secret = cluster_secret(secret_file)?;
+        let (gate, reload) = (Gate::open(common.tenants)?, Reload::new());
+        gate.register(&reload);
         let drain = Drain::new(grace);
         let tasks = Tasks::new(&drain, TASKS_MAX);
         let listener = serve::bind(serve)?;
@@ -137,6 +144,8 @@ impl Daemon {
             grounds,
             tasks,
             computing: CancellationToken::new(),
+            gate,
+            reload,
             drain,
             listener,
             auth: ServerAuth::new(&secret),
@@ -192,6 +201,7 @@ impl Daemon {
         let no_signals =
             |error| Failure::new(Exit::Unavailable, format!("no signal handlers: {error}"));
         self.drain.watch_signals(&self.tasks).map_err(no_signals)?;
+        self.reload.watch_signal(&self.tasks).map_err(no_signals)?;
         let worker = WorkerServer::new(WorkerService {
             description: self.grounds.description.clone(),
             blocks: self.grounds.blocks.clone(),

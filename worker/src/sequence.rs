@@ -1,12 +1,13 @@
 //! A sequence on one worker: its tokens, the chain of its whole blocks, and where their KV lies.
 
 use crate::blocks::Blocks;
+use crate::tenancy::Guest;
 use baton_engine::api::{Item, Sample};
 use baton_kv::hash::{ChainRoot, Salt};
 use baton_kv::lease::{Draft, ReadPin, WriteLease};
 use baton_kv::pool::Exhausted;
 use baton_kv::retention::Class;
-use baton_proto::ids::{SeqKey, SequenceHash, SlotId, TenantId, TokenId};
+use baton_proto::ids::{SeqKey, SequenceHash, SlotId, TokenId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,14 +19,14 @@ pub struct ChainKey {
     /// Tokens per block.
     pub block_tokens: u32,
     /// Whose blocks these are.
-    pub tenant: TenantId,
+    pub tenant: Guest,
     /// Number of leading blocks that are shared between tenants.
     pub public_blocks: u32,
 }
 
 impl ChainKey {
     fn salt(&self) -> Salt<'_> {
-        Salt { tenant: &self.tenant, public_blocks: self.public_blocks }
+        Salt { tenant: &self.tenant.scope, public_blocks: self.public_blocks }
     }
 }
 

@@ -71,7 +71,7 @@ impl Cluster<'_> {
             chain_key: ChainKey {
                 root: Arc::clone(&self.root),
                 block_tokens: self.scenario.model.block_tokens,
-                tenant: ask.tenant.clone(),
+                tenant: ask.tenant.clone().into(),
                 public_blocks: 0,
             },
             choices: ask.choices,
