@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Show where a running cluster would place a request, and why; nothing is started
     Explain(ExplainArgs),
+    /// Make keys for clients, check a tenants file
+    Tenants(TenantsArgs),
     /// Measure how fast blocks move between two processes or hosts
     XferBench(XferArgs),
     /// Measure
@@ -186,6 +188,26 @@ pub(crate) struct ChatArgs {
     /// Randomness; 0 is greedy [default: the model's own]
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f32>,
+}
+
+/// `baton tenants`
+#[derive(Debug, Args)]
+pub(crate) struct TenantsArgs {
+    #[command(subcommand)]
+    pub(crate) command: TenantsCommand,
+}
+
+/// What to do about tenants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantsCommand {
+    /// Print a new key for a client, and the line with its digest for the tenants file
+    Key,
+    /// Say what is wrong with a tenants file, or what it grants
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// `baton explain`

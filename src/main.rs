@@ -10,6 +10,7 @@ mod daemons;
 mod explain;
 mod model;
 mod run;
+mod tenants;
 mod up;
 
 use clap::Parser;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Chat(args) => chat::main(&args),
         Command::Explain(args) => explain::main(&args),
+        Command::Tenants(args) => tenants::main(&args),
         Command::XferBench(args) => baton_bench::xfer(&args),
         Command::Bench(args) => baton_bench::main(&args),
     };

@@ -1,7 +1,7 @@
 //! A small HTTP client for OpenAI-compatible servers: JSON in, JSON or server-sent events out.
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
@@ -12,11 +12,16 @@ use serde_json::Value;
 /// Largest answer that is not a stream, and largest event of one.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// The environment variable with the key that a server wants, where it wants one.
+pub const KEY_VARIABLE: &str = "BATON_API_KEY";
+
 /// A server, and connections to it.
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     base: String,
+    /// What goes with every request; marked sensitive, so that nobody prints it.
+    key: Option<HeaderValue>,
 }
 
 /// A call that failed.
@@ -29,6 +34,9 @@ pub enum ClientError {
         /// What was given.
         url: String,
     },
+    /// The key is none. It is not repeated.
+    #[error("{KEY_VARIABLE} has characters that no key has")]
+    Key,
     /// Nobody answers, or the answer broke off.
     #[error("{url}: {problem}")]
     Transport {
@@ -50,8 +58,16 @@ pub enum ClientError {
     Json(#[from] serde_json::Error),
 }
 
+fn bearer(key: &str) -> Result<HeaderValue, ClientError> {
+    let value = HeaderValue::try_from(format!("Bearer {}", key.trim()));
+    let mut value = value.map_err(|_| ClientError::Key)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl Client {
-    /// A client of the server at `http://host:port`.
+    /// A client of the server at `http://host:port`, with the key from the environment if that has
+    /// one.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let base = url.trim_end_matches('/').to_owned();
         let fits = base.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http"));
@@ -60,7 +76,11 @@ impl Client {
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(connector), base })
+        let key = match std::env::var(KEY_VARIABLE) {
+            Ok(key) => Some(bearer(&key)?),
+            Err(_) => None,
+        };
+        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(connector), base, key })
     }
 
     /// Where the server is.
@@ -111,6 +131,9 @@ impl Client {
     ) -> Result<Incoming, ClientError> {
         let uri = format!("{}{path}", self.base);
         let mut builder = Request::builder().uri(&uri);
+        if let Some(key) = &self.key {
+            builder = builder.header(header::AUTHORIZATION, key);
+        }
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }

@@ -3,7 +3,7 @@
 use crate::event::{Event, Failure, News, Update};
 use crate::shell::{FrameSender, Routers};
 use crate::turn::RouterId;
-use crate::wire::{Served, admit, update_to_wire};
+use crate::wire::{Served, admit, refusal, update_to_wire};
 use baton_node::clock::Clock;
 use baton_node::task::Tasks;
 use baton_proto::ids::RequestId;
@@ -101,13 +101,14 @@ impl DecodeService {
         submit: pb::Submit,
         sender: &FrameSender,
     ) -> Result<(), Gone> {
+        let request_id = submit.request_id.clone();
         let refused = match admit(router, submit, &self.served, self.clock.now()) {
             Ok(turn) if self.tasks.drain().is_draining() => {
                 let news = News::Failed(Failure::Draining);
                 update_to_wire(Update { request: turn.request, choice: 0, news })
             }
             Ok(turn) => return self.send(Event::Submit(Box::new(turn))).await,
-            Err(refused) => refused,
+            Err(failed) => refusal(request_id, failed),
         };
         let frame = pb::DecodeFrame { updates: vec![refused] };
         sender.send(Ok(frame)).await.map_err(|_| Gone)

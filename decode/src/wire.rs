@@ -31,27 +31,24 @@ pub struct Served {
     pub gate: Gate,
 }
 
-/// Lets a submitted turn in, at its tenant's rights; otherwise what is answered.
+/// Lets a submitted turn in, at its tenant's rights; otherwise why not.
 pub fn admit(
     router: RouterId,
     submit: pb::Submit,
     served: &Served,
     now: Duration,
-) -> Result<TurnRequest, pb::SequenceUpdate> {
-    let request_id = submit.request_id.clone();
-    let admitted = match served.gate.admit(&submit.tenant) {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            let kind = match refused {
-                Refusal::Full { .. } => pb::failed::Kind::Overloaded,
-                // Another worker may have the newer file.
-                _ => pb::failed::Kind::Internal,
-            };
-            return Err(failed(request_id, kind, refused.message()));
-        }
-    };
-    turn_from_wire(router, submit, served, &admitted, now)
-        .map_err(|problem| failed(request_id, pb::failed::Kind::Invalid, problem.to_string()))
+) -> Result<TurnRequest, pb::Failed> {
+    let failed = |kind: pb::failed::Kind, message| pb::Failed { kind: kind as i32, message };
+    let admitted = served.gate.admit(&submit.tenant).map_err(|refused| {
+        let kind = match refused {
+            Refusal::Full { .. } => pb::failed::Kind::Overloaded,
+            // Another worker may have the newer file.
+            _ => pb::failed::Kind::Internal,
+        };
+        failed(kind, refused.message())
+    })?;
+    let turn = turn_from_wire(router, submit, served, &admitted, now);
+    turn.map_err(|problem| failed(pb::failed::Kind::Invalid, problem.to_string()))
 }
 
 /// A turn that came over the wire.
@@ -205,8 +202,7 @@ fn failure_to_wire(failure: Failure) -> pb::Failed {
 }
 
 /// A turn that is not let in, as it is answered.
-fn failed(request_id: Vec<u8>, kind: pb::failed::Kind, message: String) -> pb::SequenceUpdate {
-    let failed = pb::Failed { kind: kind as i32, message };
+pub fn refusal(request_id: Vec<u8>, failed: pb::Failed) -> pb::SequenceUpdate {
     let update = Some(pb::sequence_update::Update::Failed(failed));
     pb::SequenceUpdate { request_id, choice: 0, update }
 }

@@ -39,9 +39,7 @@ fn greedy(tenant: &str) -> pb::Submit {
     }
 }
 
-fn refusal(update: pb::SequenceUpdate) -> (Kind, String) {
-    assert_eq!(update.request_id, vec![9; 16]);
-    let Some(pb::sequence_update::Update::Failed(failed)) = update.update else { panic!() };
+fn refusal(failed: pb::Failed) -> (Kind, String) {
     (failed.kind(), failed.message)
 }
 
