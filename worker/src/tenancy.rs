@@ -169,6 +169,9 @@ impl From<TenantId> for Guest {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::sequence::{ChainKey, Sequence};
+    use baton_kv::hash::ChainRoot;
+    use baton_proto::ids::SeqKey;
 
     fn gate(dir: &tempfile::TempDir, text: &str) -> Gate {
         let path = dir.path().join("tenants.toml");
@@ -216,6 +219,26 @@ mod tests {
         assert!(gate.admit("acme").is_ok());
         drop(two);
         assert_eq!(gate.turns(&TenantId("acme".into())), 0);
+    }
+
+    #[test]
+    fn blocks_have_one_name_for_all_of_a_scope_and_another_for_everybody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = "reuse = \"cluster\"";
+        let text = tenant("a", shared) + &tenant("b", shared) + &tenant("c", "") + &tenant("d", "");
+        let gate = gate(&dir, &text);
+        let chain = |name: &str| {
+            let chain_key = ChainKey {
+                root: Arc::new(ChainRoot::new(&[1; 32], &[2; 32])),
+                block_tokens: 16,
+                tenant: gate.admit(name).unwrap().guest,
+                public_blocks: 0,
+            };
+            Sequence::new(SeqKey(1), chain_key, (0..64).collect()).chain().to_vec()
+        };
+        assert_eq!(chain("a"), chain("b"));
+        assert_ne!(chain("a")[0], chain("c")[0]);
+        assert_ne!(chain("c")[0], chain("d")[0]);
     }
 
     #[test]
