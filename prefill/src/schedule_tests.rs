@@ -506,6 +506,7 @@ fn a_tenant_that_floods_a_worker_does_not_make_another_one_wait_for_all_of_it() 
     let mut rig = Rig::new(120);
     let of = |tenant: &str, request: JobRequest| {
         let tenant = TenantId(Arc::from(tenant));
+        let tenant = tenant.into();
         JobRequest { chain_key: ChainKey { tenant, ..request.chain_key.clone() }, ..request }
     };
     for id in 0..6 {

@@ -49,7 +49,7 @@ pub struct Rules {
     pub coldest: Coldest,
     /// Who finds the tenant's blocks.
     pub reuse: Reuse,
-    /// The tenant's share where shares are counted.
+    /// The tenant's share of a worker where others have work, too.
     pub weight: u16,
     /// How much at most.
     pub quota: Quota,
