@@ -13,13 +13,15 @@ use serde::de::DeserializeOwned;
 /// Runs a prefill worker.
 pub(crate) fn prefill(args: &DaemonArgs) -> Result<(), Failure> {
     let Some(config) = prepare::<PrefillConfig>(args, PrefillConfig::check)? else { return Ok(()) };
-    baton_prefill::daemon::run(&config, &Announce::new(args.announce))
+    let reread = reread(args, PrefillConfig::check);
+    baton_prefill::daemon::run(&config, reread, &Announce::new(args.announce))
 }
 
 /// Runs a decode worker.
 pub(crate) fn decode(args: &DaemonArgs) -> Result<(), Failure> {
     let Some(config) = prepare::<DecodeConfig>(args, DecodeConfig::check)? else { return Ok(()) };
-    baton_decode::daemon::run(&config, &Announce::new(args.announce))
+    let reread = reread(args, DecodeConfig::check);
+    baton_decode::daemon::run(&config, reread, &Announce::new(args.announce))
 }
 
 /// Runs a router.
@@ -29,8 +31,9 @@ pub(crate) fn router(args: &DaemonArgs) -> Result<(), Failure> {
     };
     let runtime = baton_worker::daemon::begin(&config.log)?;
     let announce = Announce::new(args.announce);
-    runtime
-        .block_on(baton_router::run(config, |address| announce.ready(&format!("http://{address}"))))
+    let reread = reread(args, baton_router::config::check);
+    let ready = |address| announce.ready(&format!("http://{address}"));
+    runtime.block_on(baton_router::run(config, reread, ready))
 }
 
 /// Loads and checks a file; `None` where `--check` was all that was wanted.
@@ -52,4 +55,20 @@ where
         return Ok(None);
     }
     Ok(Some(config.into_value()))
+}
+
+/// The same file as it is when it is asked for again.
+fn reread<T>(
+    args: &DaemonArgs,
+    check: fn(&Layered<T>) -> Result<(), ConfigError>,
+) -> impl FnMut() -> Result<T, Failure> + Send + 'static
+where
+    T: Default + Serialize + DeserializeOwned + 'static,
+{
+    let path = args.config.clone();
+    move || {
+        let config = load::<T>(path.as_deref())?;
+        check(&config)?;
+        Ok(config.into_value())
+    }
 }

@@ -1,6 +1,7 @@
 //! The decode daemon, from its configuration to its last line.
 
 use crate::config::DecodeConfig;
+use crate::event::Event;
 use crate::prefill_call::PrefillCaller;
 use crate::schedule::DecodeSchedule;
 use crate::service::DecodeService;
@@ -14,8 +15,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::service::Routes;
 
-/// Runs a decode worker until it is told to go.
-pub fn run(config: &DecodeConfig, announce: &Announce) -> Result<(), Failure> {
+/// Runs a decode worker until it is told to go; `reread` gives the configuration as it is when it
+/// is asked.
+pub fn run(
+    config: &DecodeConfig,
+    mut reread: impl FnMut() -> Result<DecodeConfig, Failure> + Send + 'static,
+    announce: &Announce,
+) -> Result<(), Failure> {
     let runtime = baton_worker::daemon::begin(&config.log)?;
     baton_worker::daemon::preflight(&config.common())?;
     // Then the weights: nothing is bound or promised before it is known what is served.
@@ -30,6 +36,8 @@ pub fn run(config: &DecodeConfig, announce: &Announce) -> Result<(), Failure> {
         config.drain_grace.0,
     )?;
     let (events, inbox) = flume::bounded(EVENTS_QUEUED);
+    let order = move || Ok(reread()?.switches.queue);
+    daemon.switch_order(config.switches.queue, order, &events, Event::Order)?;
     let grounds = &daemon.grounds;
     let routers = Routers::default();
     let shell = DecodeShell {

@@ -5,7 +5,9 @@ use baton_node::config::{ConfigError, Layered, Span};
 use baton_node::serve::ServeConfig;
 use baton_node::telemetry::LogConfig;
 use baton_node::tenants::TenantsConfig;
-use baton_worker::config::{ClusterConfig, Common, KvConfig, ModelConfig, TransferConfig};
+use baton_worker::config::{
+    ClusterConfig, Common, KvConfig, ModelConfig, TransferConfig, WorkerSwitches,
+};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a prefill daemon is told.
@@ -29,6 +31,8 @@ pub struct PrefillConfig {
     pub kv: KvConfig,
     /// How blocks come and go.
     pub transfer: TransferConfig,
+    /// Which features act; read again at SIGHUP.
+    pub switches: WorkerSwitches,
     /// Who may ask for what.
     pub tenants: TenantsConfig,
     /// Bounds and sizes.
@@ -46,6 +50,7 @@ impl Default for PrefillConfig {
             model: ModelConfig::default(),
             kv: KvConfig::default(),
             transfer: TransferConfig::default(),
+            switches: WorkerSwitches::default(),
             tenants: TenantsConfig::default(),
             limits: PrefillLimits::default(),
         }

@@ -1,7 +1,7 @@
 //! The prefill daemon, from its configuration to its last line.
 
 use crate::config::PrefillConfig;
-use crate::schedule::PrefillSchedule;
+use crate::schedule::{Event, PrefillSchedule};
 use crate::service::PrefillService;
 use crate::shell::{Callers, PrefillShell};
 use baton_node::exit::Failure;
@@ -11,8 +11,13 @@ use baton_worker::daemon::{Announce, Daemon, EVENTS_QUEUED, MESSAGE_BYTES_MAX};
 use std::sync::Arc;
 use tonic::service::Routes;
 
-/// Runs a prefill worker until it is told to go.
-pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
+/// Runs a prefill worker until it is told to go; `reread` gives the configuration as it is when it
+/// is asked.
+pub fn run(
+    config: &PrefillConfig,
+    mut reread: impl FnMut() -> Result<PrefillConfig, Failure> + Send + 'static,
+    announce: &Announce,
+) -> Result<(), Failure> {
     let runtime = baton_worker::daemon::begin(&config.log)?;
     baton_worker::daemon::preflight(&config.common())?;
     // Then the weights: nothing is bound or promised before it is known what is served.
@@ -27,6 +32,8 @@ pub fn run(config: &PrefillConfig, announce: &Announce) -> Result<(), Failure> {
         config.drain_grace.0,
     )?;
     let (events, inbox) = flume::bounded(EVENTS_QUEUED);
+    let order = move || Ok(reread()?.switches.queue);
+    daemon.switch_order(config.switches.queue, order, &events, Event::Order)?;
     let grounds = &daemon.grounds;
     let callers = Callers::default();
     let shell = PrefillShell {

@@ -131,8 +131,6 @@ pub struct ExternalConfig {
     pub uri: Option<String>,
     /// How long a turn waits for its answer before the default policy decides.
     pub timeout: Span,
-    /// `on`; `shadow`: it is asked and recorded, and the default policy acts; `off`: it is not asked.
-    pub mode: Switch,
     /// Candidates of each role that it is told of.
     pub candidates_max: usize,
     /// Turns that it is asked about at once; what comes beyond, the default policy decides.
@@ -298,13 +296,7 @@ impl Default for PlacementConfig {
 
 impl Default for ExternalConfig {
     fn default() -> Self {
-        Self {
-            uri: None,
-            timeout: Span::millis(5),
-            mode: Switch::On,
-            candidates_max: 32,
-            in_flight_max: 64,
-        }
+        Self { uri: None, timeout: Span::millis(5), candidates_max: 32, in_flight_max: 64 }
     }
 }
 
@@ -605,7 +597,7 @@ mod tests {
             (&format!("{MINIMAL}{EXTERNAL}timeout = \"1 m\"\n"), "placement.external.timeout"),
             (&format!("{MINIMAL}{EXTERNAL}candidates_max = 65\n"), "external.candidates_max"),
             (&format!("{MINIMAL}{EXTERNAL}in_flight_max = 0\n"), "external.in_flight_max"),
-            (&format!("{MINIMAL}{EXTERNAL}mode = \"maybe\"\n"), "shadow"),
+            (&format!("{MINIMAL}[switches]\nexternal = \"maybe\"\n"), "shadow"),
             (&format!("{MINIMAL}[audit]\nbytes_max = \"1 KiB\"\n"), "audit.bytes_max"),
             (&format!("{MINIMAL}[tenants]\nfile = \"no/such.toml\"\n"), "no/such.toml"),
         ] {

@@ -65,8 +65,12 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Runs a router until it is told to go: the daemon's story. The configuration has been checked
 /// ([`config::load`]), and logging is set up. `ready` is told the address once requests can be
-/// placed.
-pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+/// placed; `reread` gives the configuration as it is when it is asked.
+pub async fn run(
+    config: Config,
+    reread: impl FnMut() -> Result<Config, Failure> + Send + 'static,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), Failure> {
     let secret = secret(&config)?;
     limits::raise_fd_limit().map_err(|error| {
         Failure::new(Exit::Unavailable, format!("cannot raise the limit of open files: {error}"))
@@ -77,6 +81,7 @@ pub async fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), F
         Failure::new(Exit::Unavailable, format!("cannot watch for signals: {error}"))
     })?;
     let router = Router::start(config, &secret, &tasks)?;
+    router.reread_switches(reread);
     router.reload.watch_signal(&tasks).map_err(|error| {
         Failure::new(Exit::Unavailable, format!("cannot watch for signals: {error}"))
     })?;
@@ -144,6 +149,22 @@ impl Router {
     /// The address with the port that was taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// From now on the switches are read again with the rest that is.
+    fn reread_switches(
+        &self,
+        mut reread: impl FnMut() -> Result<Config, Failure> + Send + 'static,
+    ) {
+        let service = self.service.clone();
+        self.reload.register("switches", move || {
+            let changed = service.set_switches(reread()?.switches);
+            Ok(if changed.is_empty() {
+                "nothing is different".to_owned()
+            } else {
+                changed.join(", ")
+            })
+        });
     }
 
     /// Sets which features act, for the requests to come; what changed.

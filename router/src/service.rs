@@ -91,8 +91,11 @@ impl Service {
         let decisions = Record::start(file, &tasks, dropped, api::decision_line)?;
         let (file, dropped) = (("audit", &config.audit), &metrics.audit_dropped);
         let audit = Record::start(file, &tasks, dropped, api::audit_line)?;
-        let policy_client =
-            PolicyClient::new(&config.placement.external, config.timeouts.connect.0)?;
+        let policy_client = PolicyClient::new(
+            &config.placement.external,
+            config.timeouts.connect.0,
+            board.clone(),
+        )?;
         Ok(Self {
             prompts: Prompts::switched(
                 config.limits.prompt_cache_bytes_max.bytes(),

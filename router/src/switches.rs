@@ -12,6 +12,8 @@ use std::sync::{PoisonError, RwLock};
 pub struct Switches {
     /// `kv-aware`: predicted seconds instead of the least loaded worker.
     pub kv_aware: Switch,
+    /// A policy outside of the router, where one is configured and named.
+    pub external: Switch,
     /// Turns go where equal work is under way, and wait for it.
     pub fan_out: Switch,
     /// What earlier prompts have left is not rendered, tokenised and hashed again.
@@ -27,6 +29,7 @@ impl Switches {
     pub fn all(state: Switch) -> Self {
         Self {
             kv_aware: state,
+            external: state,
             fan_out: state,
             prompt_cache: state,
             hints: state,
@@ -35,9 +38,10 @@ impl Switches {
     }
 
     /// The features by name.
-    pub fn named(&self) -> [(&'static str, Switch); 5] {
+    pub fn named(&self) -> [(&'static str, Switch); 6] {
         [
             ("kv_aware", self.kv_aware),
+            ("external", self.external),
             ("fan_out", self.fan_out),
             ("prompt_cache", self.prompt_cache),
             ("hints", self.hints),

@@ -373,7 +373,7 @@ async fn a_shadow_is_asked_and_recorded_and_does_not_act() {
     let policy = Outside::choosing(0, &[]).await;
     let (busy, idle, house) = two(|config, _| {
         policy.configure(config);
-        config.placement.external.mode = Switch::Shadow;
+        config.switches.external = Switch::Shadow;
         config.decisions.file = Some(file.clone());
     })
     .await;
@@ -433,7 +433,7 @@ async fn what_is_switched_off_is_not_asked() {
     let worker = FakeWorker::start("d1").await;
     let house = House::open_with(&[&worker], |config| {
         policy.configure(config);
-        config.placement.external.mode = Switch::Off;
+        config.switches.external = Switch::Off;
     })
     .await;
     let found = decision(&house).await;

@@ -87,11 +87,11 @@ async fn with_everything_off_the_least_loaded_worker_gets_a_turn_without_hints()
     assert_eq!(decision(&house).await["policy"], "least-loaded");
     let capabilities = house.get("/v1/capabilities").await.body;
     let switches = capabilities["switches"].as_object().unwrap();
-    assert!(switches.len() == 5 && switches.values().all(|state| state == "off"), "{switches:?}");
+    assert!(switches.len() == 6 && switches.values().all(|state| state == "off"), "{switches:?}");
 
     // Switched on as it runs.
     let changed = house.router.set_switches(Switches::default());
-    assert_eq!(changed.len(), 5);
+    assert_eq!(changed.len(), 6);
     assert!(changed.contains(&"kv_aware: off -> on".to_owned()), "{changed:?}");
     assert_eq!(decision(&house).await["policy"], "kv-aware");
     let (_, submit, answer) = winner(&house, &one, &two).await;

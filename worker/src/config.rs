@@ -1,6 +1,7 @@
 //! What both worker daemons are told: the sections of their files that are the same.
 
 use baton_node::config::{ByteSize, ConfigError, Layered, Span};
+use baton_node::switch::Switch;
 use baton_node::tenants::TenantsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -182,6 +183,14 @@ pub enum Preferred {
     Verbs,
     /// Always tcp.
     Tcp,
+}
+
+/// Which features of a worker act.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerSwitches {
+    /// Work is ordered by more than its arrival: see [`crate::queue`].
+    pub queue: Switch,
 }
 
 /// The sections that both daemons have, by reference.

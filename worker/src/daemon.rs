@@ -17,6 +17,7 @@ use baton_node::exit::{Exit, Failure};
 use baton_node::metrics::Metrics;
 use baton_node::reload::Reload;
 use baton_node::serve::{self, Listener, ServeConfig};
+use baton_node::switch::Switch;
 use baton_node::task::Tasks;
 use baton_node::telemetry::{self, LogConfig};
 use baton_proto::internal as pb;
@@ -185,6 +186,26 @@ impl Daemon {
                 engine_loop.run();
             })
             .map_err(|error| Failure::new(Exit::Unavailable, format!("no thread: {error}")))
+    }
+
+    /// Tells the schedule whether its order acts: now, and whenever that is read again. `event` is
+    /// how it is told.
+    pub fn switch_order<E: Send + 'static>(
+        &self,
+        now: Switch,
+        mut reread: impl FnMut() -> Result<Switch, Failure> + Send + 'static,
+        events: &flume::Sender<E>,
+        event: fn(Switch) -> E,
+    ) -> Result<(), Failure> {
+        let events = events.clone();
+        let tell = move |switch: Switch| {
+            let gone = |_| Failure::new(Exit::Unavailable, "the engine loop is gone");
+            events.send(event(switch)).map_err(gone)?;
+            Ok(format!("queue is {}", switch.as_str()))
+        };
+        tell(now)?;
+        self.reload.register("switches", move || tell(reread()?));
+        Ok(())
     }
 
     /// A service that only daemons of the cluster may call.

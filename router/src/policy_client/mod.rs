@@ -4,14 +4,15 @@
 mod breaker;
 
 use crate::choose::external::{Answer, Fallback, Told};
-use crate::config::{ExternalConfig, Switch};
+use crate::config::ExternalConfig;
 use crate::error::clip;
+use crate::switches::{Board, Switch};
 use baton_node::clock::{Clock, Monotonic};
 use baton_proto::policy::ChooseRequest;
 use baton_proto::policy::policy_client::PolicyClient as Stub;
 use breaker::{Breaker, Failed, Leave};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::transport::{Channel, Endpoint};
@@ -24,7 +25,7 @@ const REPLY_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct PolicyClient {
     uri: String,
     timeout: Duration,
-    mode: Switch,
+    board: Arc<Board>,
     candidates_max: usize,
     endpoint: Endpoint,
     /// Connects when it is needed, and again when the connection is lost.
@@ -45,7 +46,11 @@ pub(crate) struct Call<'a> {
 impl PolicyClient {
     /// The policy that is configured, if one is. Must be called inside a runtime; nothing is sent
     /// before the first turn.
-    pub(crate) fn new(config: &ExternalConfig, connect: Duration) -> io::Result<Option<Self>> {
+    pub(crate) fn new(
+        config: &ExternalConfig,
+        connect: Duration,
+        board: Arc<Board>,
+    ) -> io::Result<Option<Self>> {
         let Some(uri) = config.uri.clone() else { return Ok(None) };
         let endpoint = Endpoint::from_shared(uri.clone())
             .map_err(|error| {
@@ -57,7 +62,7 @@ impl PolicyClient {
         Ok(Some(Self {
             uri,
             timeout: config.timeout.0,
-            mode: config.mode,
+            board,
             candidates_max: config.candidates_max,
             stub: Mutex::new(stub(&endpoint)),
             endpoint,
@@ -73,13 +78,13 @@ impl PolicyClient {
 
     /// Whether its word counts.
     pub(crate) fn acts(&self) -> bool {
-        self.mode != Switch::Shadow
+        self.board.get().external != Switch::Shadow
     }
 
     /// Leave to ask, or why it is not asked now. This costs next to nothing, so that a policy which
     /// is gone costs no turn anything.
     pub(crate) fn enter(&self) -> Result<Call<'_>, Fallback> {
-        if self.mode == Switch::Off {
+        if self.board.get().external == Switch::Off {
             return Err(Fallback::Off);
         }
         let place = self.places.try_acquire().map_err(|_| Fallback::Busy)?;
