@@ -44,13 +44,11 @@ impl Metrics {
                 samples.push(&[("worker", &worker)], blocks as f64);
             }
         });
+        let count = |name, help| registry.register(name, help, Counter::default());
+        let requests = "Requests by interface and status";
         let wait = |name, help| registry.histogram(name, help, &WAIT_SECONDS);
         Self {
-            requests: registry.register(
-                "requests",
-                "Requests by interface and status",
-                Family::default(),
-            ),
+            requests: registry.register("requests", requests, Family::default()),
             tokens: registry.register("tokens", "Tokens by stage and kind", Family::default()),
             prompt_tokens: registry.register(
                 "prompt_tokens",
@@ -61,15 +59,13 @@ impl Metrics {
             itl: registry.histogram("itl_seconds", "Between tokens of an answer", &STEP_SECONDS),
             queue: wait("queue_seconds", "In a worker's queue, before anything was computed"),
             handover: wait("handover_seconds", "From the last block's announcement to decoding"),
-            moved_turns: registry.register(
+            moved_turns: count(
                 "moved_turns",
                 "Turns placed again on another decode worker before their first token",
-                Counter::default(),
             ),
-            decisions_dropped: registry.register(
+            decisions_dropped: count(
                 "decisions_dropped",
                 "Decisions that were not recorded because the disk was slow or refused them",
-                Counter::default(),
             ),
             policy_calls: registry.register(
                 "policy_calls",
@@ -81,10 +77,9 @@ impl Metrics {
                 "From asking an external policy to its answer, or to giving up",
                 &STEP_SECONDS,
             ),
-            audit_dropped: registry.register(
+            audit_dropped: count(
                 "audit_dropped",
                 "Lines of the audit that were not written because the disk was slow or refused them",
-                Counter::default(),
             ),
             speculations: registry.register(
                 "speculations",
