@@ -234,7 +234,7 @@ fn copied(seen: &Shared, set: SetRef) -> Option<Members> {
 
 fn taken(seen: &Shared, set: SetRef) -> Option<Members> {
     let mut members = Vec::new();
-    seen.rows.take(set, &mut [0], |slot, tier| members.push((slot, tier))).ok()?;
+    seen.rows.take(set, &mut [0], |part| members.extend(part.slots())).ok()?;
     Some(members)
 }
 

@@ -35,12 +35,14 @@
 mod atomics;
 mod holdings;
 mod pending;
+mod reader;
 mod segments;
 mod sets;
 mod table;
 mod view;
 
 pub use pending::Expected;
+pub use reader::{Depths, Reader};
 pub use view::{Holder, Match, View};
 
 use crate::block::{BlockKey, Tier};
@@ -431,6 +433,7 @@ impl View {
     fn rename(&self, slot: u32, worker: Option<WorkerId>) {
         let name = worker.map_or(0, |worker| u64::from(worker.0) + 1);
         self.0.names[slot as usize].store(name, Ordering::Relaxed);
+        self.0.renames.fetch_add(1, Ordering::Release);
         self.0.members.fetch_add(1, Ordering::Release);
     }
 

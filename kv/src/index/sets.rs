@@ -39,6 +39,49 @@ pub(super) struct SetRows {
     rows: Segments<AtomicU64>,
 }
 
+/// Members whose slots share a word, and two planes that spell their tiers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    word: u32,
+    members: u64,
+    tiers: [u64; 2],
+}
+
+impl Part {
+    /// Those of a set's planes whose bits are among `members`; `None` if there are none.
+    pub(super) fn of(planes: &[u64], word: usize, members: u64) -> Option<Self> {
+        let words = planes.len() / PLANES;
+        let plane = |plane: usize| planes[plane * words + word] & members;
+        (plane(0) != 0).then(|| {
+            let tiers = [plane(1), plane(2)];
+            Self { word: word as u32, members: plane(0), tiers }
+        })
+    }
+
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.members.count_ones() as usize
+    }
+
+    /// The slots, in order.
+    pub(super) fn slots(self) -> impl Iterator<Item = (u32, Tier)> {
+        let mut rest = self.members;
+        // Mostly all of them have it in the first tier.
+        let first = self.tiers == [0, 0];
+        std::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let bit = rest.trailing_zeros();
+            rest &= rest - 1;
+            let plane = |plane: u64| (plane >> bit & 1) as u32;
+            let [low, high] = self.tiers;
+            let tier = if first { 0 } else { plane(low) | plane(high) << 1 };
+            Some((self.word * 64 + bit, Tier::from_bits(tier)))
+        })
+    }
+}
+
 /// The row was used for another set meanwhile; look again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Changed;
@@ -95,20 +138,37 @@ impl SetRows {
         unchanged(row, set)
     }
 
-    /// Gives `body` each member that is not among `seen`, and adds it there. Of what it has given
-    /// nothing counts if the set has changed.
+    /// Writes to `members` who is in the set.
+    pub(super) fn members(&self, set: SetRef, members: &mut [u64]) -> Result<(), Changed> {
+        members.fill(0);
+        if set.raw & STORED == 0 {
+            if let Some((slot, _)) = single(set.raw) {
+                members[slot as usize / 64] = 1 << (slot % 64);
+            }
+            return Ok(());
+        }
+        let row = self.rows.row(set.raw & !STORED).ok_or(Changed)?;
+        for (word, from) in members.iter_mut().zip(&row[1..]) {
+            *word = from.load(Ordering::Relaxed);
+        }
+        unchanged(row, set)
+    }
+
+    /// Gives `body` the members that are not among `seen`, and adds them there. Of what it has
+    /// given nothing counts if the set has changed.
     pub(super) fn take(
         &self,
         set: SetRef,
         seen: &mut [u64],
-        mut body: impl FnMut(u32, Tier),
+        mut body: impl FnMut(Part),
     ) -> Result<(), Changed> {
         if set.raw & STORED == 0 {
             if let Some((slot, tier)) = single(set.raw) {
                 let (seen, bit) = (&mut seen[slot as usize / 64], 1 << (slot % 64));
                 if *seen & bit == 0 {
                     *seen |= bit;
-                    body(slot, tier);
+                    let plane = |plane: u32| if tier.bits() & plane == 0 { 0 } else { bit };
+                    body(Part { word: slot / 64, members: bit, tiers: [plane(1), plane(2)] });
                 }
             }
             return Ok(());
@@ -117,21 +177,14 @@ impl SetRows {
         let (members, tiers) = row[1..].split_at(self.words);
         let (low, high) = tiers.split_at(self.words);
         let words = members.iter().zip(low).zip(high).zip(seen);
-        for (word, (((members, low), high), seen)) in words.enumerate() {
-            let mut rest = members.load(Ordering::Relaxed) & !*seen;
-            if rest == 0 {
+        for (word, (((members, low), high), seen)) in (0..).zip(words) {
+            let members = members.load(Ordering::Relaxed) & !*seen;
+            if members == 0 {
                 continue;
             }
-            *seen |= rest;
-            let (low, high) = (low.load(Ordering::Relaxed), high.load(Ordering::Relaxed));
-            // Mostly all of them have it in the first tier.
-            let first = (low | high) & rest == 0;
-            while rest != 0 {
-                let bit = rest.trailing_zeros();
-                rest &= rest - 1;
-                let tier = if first { 0 } else { (low >> bit & 1) | (high >> bit & 1) << 1 };
-                body(word as u32 * 64 + bit, Tier::from_bits(tier as u32));
-            }
+            *seen |= members;
+            let tiers = [low, high].map(|plane| plane.load(Ordering::Relaxed) & members);
+            body(Part { word, members, tiers });
         }
         unchanged(row, set)
     }

@@ -8,7 +8,7 @@
 //! block by block.
 
 use super::atomics::{AtomicU64, Ordering, fence, spin_loop};
-use super::sets::{Changed, SetRef, SetRows, slots, tier_in};
+use super::sets::{Changed, Part, SetRef, SetRows, tier_in};
 use super::table::{Found, GroupMix, Probe, Table};
 use crate::block::Tier;
 use crate::guard::Guard;
@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Probes whose memory accesses overlap.
 const BATCH: usize = 16;
+/// Each point towards the end of a chain is closer to it by so many powers of two.
+const CLOSER: u32 = 2;
 /// Points between two neighbours, where few pairs are left to look between.
 const POINTS_MAX: usize = 7;
 /// How often a lookup starts again because workers came or went, or blocks of workers with holes,
@@ -55,6 +57,8 @@ pub(super) struct Shared {
     pub(super) rows: SetRows,
     /// The worker of each slot, plus one.
     pub(super) names: Box<[AtomicU64]>,
+    /// Counts changes of `names`.
+    pub(super) renames: AtomicU64,
     /// A bit for each slot whose worker is not closed.
     pub(super) open: Box<[AtomicU64]>,
     /// Counts changes of `names` and of `open`.
@@ -65,7 +69,7 @@ pub(super) struct Shared {
 
 /// Arrays that one lookup leaves to the next of its thread.
 #[derive(Debug, Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// Where something has yet to be found, before and after a round of probes.
     gaps: Vec<Gap>,
     narrower: Vec<Gap>,
@@ -78,6 +82,15 @@ struct Scratch {
     far: Vec<u64>,
     seen: Vec<u64>,
     open: Vec<u64>,
+    /// What was found, the deepest first.
+    pub(super) found: Vec<Step>,
+}
+
+/// Workers that hold a chain to one depth, and in which tiers they have its last block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) depth: usize,
+    pub(super) part: Part,
 }
 
 /// A block of the chain, who holds it, and its entry.
@@ -126,6 +139,7 @@ impl View {
         let shared = Shared {
             names: cells(workers_max),
             open: cells(rows.words()),
+            renames: AtomicU64::new(0),
             members: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             table: Table::new(),
@@ -142,8 +156,11 @@ impl View {
             holders.clear();
             seen.fill(0);
             let set = self.0.probe(hash, GroupMix::new(group));
-            self.0.rows.take(set, &mut seen, |slot, tier| {
-                holders.extend(self.0.name(slot).map(|worker| Holder { worker, tier }));
+            self.0.rows.take(set, &mut seen, |part| {
+                let names = part
+                    .slots()
+                    .filter_map(|(slot, tier)| Some(Holder { worker: self.0.name(slot)?, tier }));
+                holders.extend(names);
             })?;
             Ok(Followed(false))
         });
@@ -165,8 +182,14 @@ impl View {
     pub fn matches_into(&self, chain: &[SequenceHash], group: GroupId, found: &mut Vec<Match>) {
         SCRATCH.with_borrow_mut(|scratch| {
             self.steady(|| {
+                let followed = self.0.search(chain, GroupMix::new(group), scratch)?;
                 found.clear();
-                self.0.search(chain, GroupMix::new(group), scratch, found)
+                for &Step { depth, part } in &scratch.found {
+                    let named =
+                        |(slot, tier)| Some(Match { worker: self.0.name(slot)?, depth, tier });
+                    found.extend(part.slots().filter_map(named));
+                }
+                Ok(followed)
             });
         });
     }
@@ -207,7 +230,7 @@ impl View {
 
     /// Runs `body` again where workers came or went meanwhile, or a set was replaced under it, or
     /// what it followed block by block was changed.
-    fn steady(&self, mut body: impl FnMut() -> Result<Followed, Changed>) {
+    pub(super) fn steady(&self, mut body: impl FnMut() -> Result<Followed, Changed>) {
         let Shared { members, steps, .. } = &*self.0;
         let mut attempts = 0;
         loop {
@@ -228,13 +251,12 @@ impl View {
 }
 
 /// Whether a lookup went block by block.
-struct Followed(bool);
+pub(super) struct Followed(bool);
 
 impl Shared {
     /// The worker of a slot, unless it has just gone.
     fn name(&self, slot: u32) -> Option<WorkerId> {
-        let name = self.names[slot as usize].load(Ordering::Relaxed).checked_sub(1)?;
-        Some(WorkerId(name as u32))
+        worker(self.names[slot as usize].load(Ordering::Relaxed))
     }
 
     fn probe(&self, hash: &SequenceHash, group: GroupMix) -> SetRef {
@@ -265,15 +287,14 @@ impl Shared {
         })
     }
 
-    /// Leaves in `found` all workers that hold the beginning.
-    fn search(
+    /// Leaves in `scratch` all workers that hold the beginning.
+    pub(super) fn search(
         &self,
         chain: &[SequenceHash],
         group: GroupMix,
         scratch: &mut Scratch,
-        found: &mut Vec<Match>,
     ) -> Result<Followed, Changed> {
-        let words = self.rows.words();
+        scratch.found.clear();
         scratch.open.clear();
         scratch.open.extend(self.open.iter().map(|word| word.load(Ordering::Acquire)));
         meanwhile();
@@ -283,31 +304,24 @@ impl Shared {
         for (open, now) in scratch.open.iter_mut().zip(&self.open) {
             *open |= now.load(Ordering::Relaxed);
         }
-        for planes in [&mut scratch.near, &mut scratch.far] {
-            planes.resize(3 * words, 0);
-        }
         // `seen`: who is done with. Whoever does not hold the first block holds no beginning, and
         // whoever is not closed comes afterwards.
-        self.rows.read(head, &mut scratch.near)?;
-        let (mut holders, mut followed) = (0, false);
-        scratch.seen.clear();
-        scratch.seen.extend(scratch.near.iter().zip(&scratch.open).map(|(held, open)| {
-            holders += held.count_ones();
-            followed |= held & open != 0;
-            !held | open
-        }));
-        found.reserve(holders as usize);
+        scratch.seen.resize(self.rows.words(), 0);
+        self.rows.members(head, &mut scratch.seen)?;
+        let mut followed = false;
+        for (seen, open) in scratch.seen.iter_mut().zip(&scratch.open) {
+            followed |= *seen & open != 0;
+            *seen = !*seen | open;
+        }
         // The depth of each closed worker: the last end that has it, the deepest first.
         scratch.ends.sort_unstable_by_key(|end| Reverse(end.at));
         for end in &scratch.ends {
-            self.rows.take(end.set, &mut scratch.seen, |slot, tier| {
-                if let Some(worker) = self.name(slot) {
-                    found.push(Match { worker, depth: end.at + 1, tier });
-                }
-            })?;
+            let depth = end.at + 1;
+            let found = &mut scratch.found;
+            self.rows.take(end.set, &mut scratch.seen, |part| found.push(Step { depth, part }))?;
         }
         if followed {
-            self.walk(chain, group, head, scratch, found)?;
+            self.walk(chain, group, head, scratch)?;
         }
         Ok(Followed(followed))
     }
@@ -326,8 +340,9 @@ impl Shared {
         narrower.clear();
         // The first block, those at ever smaller distances from the last one, and that.
         wanted.clear();
-        let far = usize::BITS - last.leading_zeros();
-        let closer = (0..far).rev().map(|k| last - (1 << k)).filter(|at| *at > 0);
+        let far = last.checked_ilog2().unwrap_or(0) / CLOSER;
+        let closer = (0..=far).rev().map(|k| last.saturating_sub(1 << (k * CLOSER)));
+        let closer = closer.filter(|at| *at > 0);
         let ends_with = (last > 0).then_some(last);
         let points = std::iter::once(0).chain(closer).chain(ends_with);
         wanted.extend(points.map(|at| Wanted { at, guess: 0 }));
@@ -343,14 +358,16 @@ impl Shared {
             from = to;
         }
         ends.push(from);
+        let mut first = true;
         while !narrower.is_empty() {
             std::mem::swap(gaps, narrower);
             narrower.clear();
             wanted.clear();
             let per_gap = (2 * BATCH / gaps.len()).clamp(1, POINTS_MAX);
             for gap in gaps.iter() {
-                self.look_between(gap, per_gap, wanted);
+                self.look_between(gap, per_gap, first, wanted);
             }
+            first = false;
             self.probe_at(chain, group, wanted, probed);
             let mut points = wanted.iter().zip(&*probed).peekable();
             for &Gap { mut from, to } in gaps.iter() {
@@ -365,31 +382,25 @@ impl Shared {
         Some(head)
     }
 
-    /// Adds blocks inside a gap: where its first set probably ends, and evenly spread ones, unless
-    /// there are many gaps and such a guess.
-    fn look_between(&self, gap: &Gap, per_gap: usize, wanted: &mut Vec<Wanted>) {
+    /// Adds blocks inside a gap: where its first set probably ends and, unless this is the `first`
+    /// round, the middle of what is left; evenly spread ones without such a guess.
+    fn look_between(&self, gap: &Gap, per_gap: usize, first: bool, wanted: &mut Vec<Wanted>) {
         let Gap { from, to } = gap;
-        let begin = wanted.len();
         let latest = self.rows.latest(from.set);
         let distance = latest.checked_sub(from.entry).map_or(usize::MAX, |count| count as usize);
-        let guessed = from.entry != 0 && distance < to.at - from.at;
-        if guessed {
-            let end = from.at + distance;
-            let both = [end, end + 1].into_iter().filter(|at| *at > from.at && *at < to.at);
-            wanted.extend(both.map(|at| from.ahead(at)));
-        }
-        if guessed && per_gap < POINTS_MAX / 2 {
+        let width = to.at - from.at;
+        if from.entry == 0 || distance >= width {
+            let count = per_gap.min(width - 1);
+            wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
             return;
         }
-        let width = to.at - from.at;
-        let count = per_gap.min(width - 1);
-        wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
-        if guessed {
-            wanted[begin..].sort_unstable();
-            // A block that is looked up twice may have other holders the second time, and a gap
-            // between it and itself would never close.
-            wanted.dedup();
-        }
+        // No block twice: it may have other holders the second time, and a gap between it and
+        // itself would never close.
+        let end = from.at + distance;
+        let middle = if first { to.at } else { end + 1 + (to.at - end) / 2 };
+        let inside = [(end, from.at), (end + 1, from.at), (middle, end + 1)];
+        let inside = inside.into_iter().filter(|(at, after)| at > after && *at < to.at);
+        wanted.extend(inside.map(|(at, _)| from.ahead(at)));
     }
 
     /// Looks blocks up, those with a guess there first.
@@ -433,9 +444,11 @@ impl Shared {
         group: GroupMix,
         head: SetRef,
         scratch: &mut Scratch,
-        found: &mut Vec<Match>,
     ) -> Result<(), Changed> {
         let words = self.rows.words();
+        for planes in [&mut scratch.near, &mut scratch.far] {
+            planes.resize(3 * words, 0);
+        }
         // `near`: the set at hand. `far`: the one before it. `seen`: who has come so far.
         self.rows.read(head, &mut scratch.far)?;
         scratch.seen.clear();
@@ -446,7 +459,7 @@ impl Shared {
             for Found { set, .. } in self.probe_all(batch.iter(), group) {
                 if set != before {
                     self.rows.read(set, &mut scratch.near)?;
-                    self.leave(scratch, at, found)?;
+                    leave(scratch, at);
                     std::mem::swap(&mut scratch.near, &mut scratch.far);
                     before = set;
                 }
@@ -457,29 +470,25 @@ impl Shared {
             }
         }
         scratch.near.fill(0);
-        self.leave(scratch, chain.len(), found)?;
-        found.sort_by_key(|found| Reverse(found.depth));
+        leave(scratch, chain.len());
+        scratch.found.sort_by_key(|found| Reverse(found.depth));
         Ok(())
     }
+}
 
-    /// Those that have come so far and are in `far` but not in `near` end at this depth.
-    fn leave(
-        &self,
-        scratch: &mut Scratch,
-        depth: usize,
-        found: &mut Vec<Match>,
-    ) -> Result<(), Changed> {
-        let Scratch { near, far, seen, .. } = scratch;
-        for (word, (seen, near)) in seen.iter_mut().zip(near).enumerate() {
-            let ended = *seen & !*near;
-            *seen &= *near;
-            for slot in slots(&[ended]).map(|bit| word as u32 * 64 + bit) {
-                let tier = tier_in(far, slot).ok_or(Changed)?;
-                found.extend(self.name(slot).map(|worker| Match { worker, depth, tier }));
-            }
-        }
-        Ok(())
+/// Those that have come so far and are in `far` but not in `near` end at this depth.
+fn leave(scratch: &mut Scratch, depth: usize) {
+    let Scratch { near, far, seen, found, .. } = scratch;
+    for (word, (seen, near)) in seen.iter_mut().zip(near).enumerate() {
+        let ended = *seen & !*near;
+        *seen &= *near;
+        found.extend(Part::of(far, word, ended).map(|part| Step { depth, part }));
     }
+}
+
+/// The worker that a slot is named after.
+pub(super) fn worker(name: u64) -> Option<WorkerId> {
+    Some(WorkerId(name.checked_sub(1)? as u32))
 }
 
 /// Whether something ends between two points: at the first of them, or in a gap to look at.
