@@ -34,6 +34,7 @@
 
 mod atomics;
 mod holdings;
+mod pages;
 mod pending;
 mod reader;
 mod segments;
@@ -54,11 +55,15 @@ use holdings::Holdings;
 use pending::PendingWork;
 use sets::{EMPTY, SetWriter};
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::ops::Deref;
 use std::time::Duration;
-use table::{Name, TableWriter};
+use table::{Name, Probe, TableWriter};
 use thiserror::Error;
 use view::Shared;
+
+/// Events whose memory is read together before they are taken up.
+const TOUCHED: usize = 16;
 
 /// Bounds of an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +91,8 @@ pub struct Index {
     blocks: TableWriter,
     sets: SetWriter,
     pending: PendingWork,
+    /// The entry that was changed last.
+    last: u32,
 }
 
 /// A worker; its slot is its number in sets.
@@ -139,6 +146,7 @@ impl Index {
             blocks: TableWriter::new(config.blocks_max),
             sets: SetWriter::default(),
             pending: PendingWork::new(config.pending_max),
+            last: 0,
         }
     }
 
@@ -312,20 +320,53 @@ impl Index {
     /// A block that appears twice, or goes without having come, changes nothing: the events after
     /// it count all the same.
     fn apply_events(&mut self, worker: WorkerId, slot: u32, events: &[BlockEvent]) {
-        for event in events {
-            let key = BlockKey { hash: event.hash, group: event.group };
-            self.pending.settle(worker, &key);
-            match event.kind {
-                EventKind::Published => self.publish(slot, &key, event.parent, event.tier),
-                EventKind::Removed => self.remove(slot, &key),
+        for events in events.chunks(TOUCHED) {
+            self.touch(slot, events);
+            for event in events {
+                let key = BlockKey { hash: event.hash, group: event.group };
+                self.pending.settle(worker, &key);
+                match event.kind {
+                    EventKind::Published => self.publish(slot, &key, event.parent, event.tier),
+                    EventKind::Removed => self.remove(slot, &key),
+                }
             }
         }
+    }
+
+    /// Reads what the events will need, so that the processor overlaps the memory accesses of all of
+    /// them, which would have to wait for each other one event after the other.
+    fn touch(&self, slot: u32, events: &[BlockEvent]) {
+        let table = &self.view.0.table;
+        let mut probes = [Probe::default(); TOUCHED];
+        for (probe, event) in probes.iter_mut().zip(events) {
+            let key = BlockKey { hash: event.hash, group: event.group };
+            *probe = table.begin(Name::new(&key));
+        }
+        let probes = &probes[..events.len()];
+        probes.iter().for_each(|probe| {
+            black_box(table.touch(probe));
+        });
+        table.touch_splits(events.len());
+        let holdings = &self.worker(slot).holdings;
+        let upcoming = self.blocks.upcoming();
+        for (probe, new) in probes.iter().zip(upcoming..) {
+            black_box(holdings.touch(table.first(probe).unwrap_or(new)));
+        }
+    }
+
+    /// The entry of a name, which is probably beside the one that was changed last.
+    fn find(&self, name: Name) -> Option<u32> {
+        let table = &self.view.0.table;
+        let beside = [self.last.wrapping_add(1), self.last, self.last.wrapping_sub(1)];
+        let mut beside = beside.into_iter();
+        let near = beside.find_map(|guess| TableWriter::find_at(table, name, guess));
+        near.or_else(|| TableWriter::find(table, name))
     }
 
     fn publish(&mut self, slot: u32, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
         let Shared { table, rows, .. } = &*self.view.0;
         let name = Name::new(key);
-        let known = TableWriter::find(table, name);
+        let known = self.find(name);
         let set = known.map_or(EMPTY, |entry| TableWriter::set(table, entry));
         let entry = match (known, SetWriter::tier_of(rows, set, slot)) {
             (_, Some(held)) if held == tier => return,
@@ -350,8 +391,8 @@ impl Index {
         parent: Option<Name>,
     ) -> Option<u32> {
         let table = &self.view.0.table;
+        let parent = parent.map(|name| (name, self.find(name)));
         let worker = &mut self.workers[slot as usize];
-        let parent = parent.map(|name| (name, TableWriter::find(table, name)));
         let more = usize::from(known.is_none())
             + usize::from(parent.is_some_and(|(_, entry)| entry.is_none()));
         if worker.holdings.len() >= self.config.blocks_per_worker_max || !self.blocks.has_room(more)
@@ -370,7 +411,7 @@ impl Index {
 
     fn remove(&mut self, slot: u32, key: &BlockKey) {
         let Shared { table, rows, .. } = &*self.view.0;
-        let Some(entry) = TableWriter::find(table, Name::new(key)) else { return };
+        let Some(entry) = self.find(Name::new(key)) else { return };
         if SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_none() {
             return;
         }
@@ -388,6 +429,7 @@ impl Index {
             self.view.0.steps.fetch_add(1, Ordering::Release);
         }
         self.set_tier(entry, slot, tier);
+        self.last = entry;
         if closed {
             self.view.mark(slot, false);
         }

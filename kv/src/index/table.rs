@@ -122,6 +122,22 @@ impl Table {
         self.touch_entry(probe.first)
     }
 
+    /// Reads the first entries of the buckets that will be split next, as [`touch`](Self::touch).
+    pub(super) fn touch_splits(&self, count: usize) {
+        let buckets = self.buckets.load(Ordering::Relaxed);
+        let first = buckets - (1 << buckets.ilog2());
+        for bucket in (first..).take(count) {
+            let head = self.heads.cell(bucket).map_or(0, |head| head.load(Ordering::Relaxed));
+            std::hint::black_box(self.touch_entry(head));
+        }
+    }
+
+    /// The first entry of the bucket, if it is that of the name; after [`touch`](Self::touch).
+    pub(super) fn first(&self, probe: &Probe) -> Option<u32> {
+        let entry = self.entries.cell(probe.first)?;
+        (entry.name() == probe.name).then_some(probe.first)
+    }
+
     /// Reads an entry, before [`find_at`](Self::find_at).
     pub(super) fn touch_entry(&self, entry: u32) -> u32 {
         self.entries.cell(entry).map_or(0, |entry| entry.set.load(Ordering::Relaxed))
@@ -267,6 +283,18 @@ impl TableWriter {
         None
     }
 
+    /// The entry of a name, if it is this one.
+    pub(super) fn find_at(table: &Table, name: Name, guess: u32) -> Option<u32> {
+        let entry = table.entries.cell(guess)?;
+        // One that is not in use keeps its last name.
+        (entry.name() == name && is_needed(entry)).then_some(guess)
+    }
+
+    /// The entry that the next new name gets, probably.
+    pub(super) fn upcoming(&self) -> u32 {
+        if self.free == 0 { self.top + 1 } else { self.free }
+    }
+
     /// A new entry for a name that has none: without holders, parent or children. Needs room.
     pub(super) fn add(&mut self, table: &Table, name: Name) -> u32 {
         assert!(self.has_room(1), "room is checked before");
@@ -326,9 +354,7 @@ impl TableWriter {
     /// Gives up an entry that neither a holder nor a child needs.
     pub(super) fn free_unneeded(&mut self, table: &Table, id: u32) {
         let entry = own(table, id);
-        let needed = entry.set.load(Ordering::Relaxed) != EMPTY
-            || entry.children.load(Ordering::Relaxed) > 0;
-        if needed {
+        if is_needed(entry) {
             return;
         }
         let spread = entry.name().spread();
@@ -354,6 +380,11 @@ impl TableWriter {
         table.entries.add(self.top);
         self.top
     }
+}
+
+/// Whether an entry has a holder or a child.
+fn is_needed(entry: &Entry) -> bool {
+    entry.set.load(Ordering::Relaxed) != EMPTY || entry.children.load(Ordering::Relaxed) > 0
 }
 
 fn own(table: &Table, id: u32) -> &Entry {
