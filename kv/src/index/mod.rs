@@ -39,6 +39,7 @@ mod pending;
 mod reader;
 mod segments;
 mod sets;
+mod steps;
 mod table;
 mod view;
 

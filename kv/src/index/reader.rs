@@ -2,8 +2,9 @@
 //! together, and is spelt out only for whoever asks.
 
 use super::atomics::Ordering;
+use super::steps::Steps;
 use super::table::GroupMix;
-use super::view::{Match, Scratch, Step, View, worker};
+use super::view::{Match, Scratch, View, worker};
 use baton_proto::ids::{GroupId, SequenceHash};
 
 /// Someone who looks chains up, with arrays that one lookup leaves to the next.
@@ -19,7 +20,7 @@ pub struct Reader {
 /// The workers that hold the beginning of a chain, the deepest first.
 #[derive(Clone, Copy, Debug)]
 pub struct Depths<'a> {
-    steps: &'a [Step],
+    steps: &'a Steps,
     names: &'a [u64],
 }
 
@@ -52,26 +53,25 @@ impl Reader {
 impl<'a> Depths<'a> {
     /// How many workers.
     pub fn len(&self) -> usize {
-        self.steps.iter().map(|step| step.part.len()).sum()
+        self.steps.len()
     }
 
     /// Whether nobody holds the first block.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.deepest().is_none()
     }
 
     /// How many of the chain's leading blocks the deepest holds.
     pub fn deepest(&self) -> usize {
-        self.steps.first().map_or(0, |step| step.depth)
+        self.steps.deepest().unwrap_or(0)
     }
 
     /// Each worker with its depth.
     pub fn iter(&self) -> impl Iterator<Item = Match> + 'a {
         let names = self.names;
-        self.steps.iter().flat_map(move |&Step { depth, part }| {
-            part.slots().filter_map(move |(slot, tier)| {
-                Some(Match { worker: worker(names[slot as usize])?, depth, tier })
-            })
-        })
+        let named = move |(depth, slot, tier)| {
+            Some(Match { worker: worker(names[slot as usize])?, depth, tier })
+        };
+        self.steps.iter().filter_map(named)
     }
 }

@@ -15,6 +15,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// The set without members.
 pub(super) const EMPTY: u32 = 0;
 const STORED: u32 = 1 << 31;
+/// In a row's first cell, above its version: all members have it in the first tier.
+const PLAIN: u64 = 1 << 32;
 /// The plane of holders and two planes for the tier.
 const PLANES: usize = 3;
 
@@ -42,9 +44,9 @@ pub(super) struct SetRows {
 /// Members whose slots share a word, and two planes that spell their tiers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    word: u32,
-    members: u64,
-    tiers: [u64; 2],
+    pub(super) word: u32,
+    pub(super) members: u64,
+    pub(super) tiers: [u64; 2],
 }
 
 impl Part {
@@ -56,11 +58,6 @@ impl Part {
             let tiers = [plane(1), plane(2)];
             Self { word: word as u32, members: plane(0), tiers }
         })
-    }
-
-    /// How many they are.
-    pub(super) fn len(&self) -> usize {
-        self.members.count_ones() as usize
     }
 
     /// The slots, in order.
@@ -174,17 +171,22 @@ impl SetRows {
             return Ok(());
         }
         let row = self.rows.row(set.raw & !STORED).ok_or(Changed)?;
+        let plain = row[0].load(Ordering::Relaxed) & PLAIN != 0;
         let (members, tiers) = row[1..].split_at(self.words);
-        let (low, high) = tiers.split_at(self.words);
-        let words = members.iter().zip(low).zip(high).zip(seen);
-        for (word, (((members, low), high), seen)) in (0..).zip(words) {
+        for (word, (members, seen)) in members.iter().zip(seen).enumerate() {
             let members = members.load(Ordering::Relaxed) & !*seen;
             if members == 0 {
                 continue;
             }
             *seen |= members;
-            let tiers = [low, high].map(|plane| plane.load(Ordering::Relaxed) & members);
-            body(Part { word, members, tiers });
+            let tier = |plane: usize| {
+                if plain {
+                    0
+                } else {
+                    tiers[plane * self.words + word].load(Ordering::Relaxed) & members
+                }
+            };
+            body(Part { word: word as u32, members, tiers: [tier(0), tier(1)] });
         }
         unchanged(row, set)
     }
@@ -370,12 +372,14 @@ impl SetWriter {
         rows.rows.add(row);
         let cells = rows.rows.row(row).expect("it was just added");
         let version = cells[0].load(Ordering::Relaxed);
-        cells[0].store(version + 1, Ordering::Relaxed);
+        cells[0].store(u64::from((version as u32).wrapping_add(1)), Ordering::Relaxed);
         fence(Ordering::Release);
         for (cell, word) in cells[1..].iter().zip(&self.planes) {
             cell.store(*word, Ordering::Relaxed);
         }
-        cells[0].store(version + 2, Ordering::Release);
+        let plain = self.planes[rows.words..].iter().all(|word| *word == 0);
+        let next = u64::from((version as u32).wrapping_add(2));
+        cells[0].store(next | if plain { PLAIN } else { 0 }, Ordering::Release);
         self.uses[row as usize] = 1;
         // Of two sets with one digest, which is hardly possible, the second is stored unshared.
         self.by_content.entry(digest).or_insert(row);

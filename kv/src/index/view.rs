@@ -9,6 +9,7 @@
 
 use super::atomics::{AtomicU64, Ordering, fence, spin_loop};
 use super::sets::{Changed, Part, SetRef, SetRows, tier_in};
+use super::steps::Steps;
 use super::table::{Found, GroupMix, Probe, Table};
 use crate::block::Tier;
 use crate::guard::Guard;
@@ -21,8 +22,11 @@ use std::sync::Arc;
 const BATCH: usize = 16;
 /// Each point towards the end of a chain is closer to it by so many powers of two.
 const CLOSER: u32 = 2;
+/// Hashes in a cache line, and what is a short chain.
+const LINE: usize = 4;
+const SHORT: usize = 128;
 /// Points between two neighbours, where few pairs are left to look between.
-const POINTS_MAX: usize = 7;
+const POINTS_MAX: usize = 3;
 /// How often a lookup starts again because workers came or went, or blocks of workers with holes,
 /// before it settles for advice that mixes moments.
 const ATTEMPTS: usize = 16;
@@ -82,15 +86,7 @@ pub(super) struct Scratch {
     far: Vec<u64>,
     seen: Vec<u64>,
     open: Vec<u64>,
-    /// What was found, the deepest first.
-    pub(super) found: Vec<Step>,
-}
-
-/// Workers that hold a chain to one depth, and in which tiers they have its last block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) depth: usize,
-    pub(super) part: Part,
+    pub(super) found: Steps,
 }
 
 /// A block of the chain, who holds it, and its entry.
@@ -184,11 +180,9 @@ impl View {
             self.steady(|| {
                 let followed = self.0.search(chain, GroupMix::new(group), scratch)?;
                 found.clear();
-                for &Step { depth, part } in &scratch.found {
-                    let named =
-                        |(slot, tier)| Some(Match { worker: self.0.name(slot)?, depth, tier });
-                    found.extend(part.slots().filter_map(named));
-                }
+                let named =
+                    |(depth, slot, tier)| Some(Match { worker: self.0.name(slot)?, depth, tier });
+                found.extend(scratch.found.iter().filter_map(named));
                 Ok(followed)
             });
         });
@@ -318,7 +312,7 @@ impl Shared {
         for end in &scratch.ends {
             let depth = end.at + 1;
             let found = &mut scratch.found;
-            self.rows.take(end.set, &mut scratch.seen, |part| found.push(Step { depth, part }))?;
+            self.rows.take(end.set, &mut scratch.seen, |part| found.push(depth, &part))?;
         }
         if followed {
             self.walk(chain, group, head, scratch)?;
@@ -336,16 +330,15 @@ impl Shared {
     ) -> Option<SetRef> {
         let last = chain.len().checked_sub(1)?;
         let Scratch { gaps, narrower, ends, wanted, probed, .. } = scratch;
+        // A short chain is read at once; of a long one hardly anything will be needed.
+        if last < SHORT {
+            chain.iter().step_by(LINE).for_each(|hash| {
+                std::hint::black_box(hash.0[0]);
+            });
+        }
         ends.clear();
         narrower.clear();
-        // The first block, those at ever smaller distances from the last one, and that.
-        wanted.clear();
-        let far = last.checked_ilog2().unwrap_or(0) / CLOSER;
-        let closer = (0..=far).rev().map(|k| last.saturating_sub(1 << (k * CLOSER)));
-        let closer = closer.filter(|at| *at > 0);
-        let ends_with = (last > 0).then_some(last);
-        let points = std::iter::once(0).chain(closer).chain(ends_with);
-        wanted.extend(points.map(|at| Wanted { at, guess: 0 }));
+        first_points(last, wanted);
         self.probe_at(chain, group, wanted, probed);
         let mut from = Point::new(0, probed[0]);
         if from.set.is_empty() {
@@ -358,19 +351,19 @@ impl Shared {
             from = to;
         }
         ends.push(from);
-        let mut first = true;
         while !narrower.is_empty() {
-            std::mem::swap(gaps, narrower);
+            self.follow_all(chain, group, narrower, ends, gaps);
             narrower.clear();
             wanted.clear();
-            let per_gap = (2 * BATCH / gaps.len()).clamp(1, POINTS_MAX);
-            for gap in gaps.iter() {
-                self.look_between(gap, per_gap, first, wanted);
+            for Gap { from, to } in &*gaps {
+                let (width, per_gap) =
+                    (to.at - from.at, (2 * BATCH / gaps.len()).clamp(1, POINTS_MAX));
+                let count = per_gap.min(width - 1);
+                wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
             }
-            first = false;
             self.probe_at(chain, group, wanted, probed);
             let mut points = wanted.iter().zip(&*probed).peekable();
-            for &Gap { mut from, to } in gaps.iter() {
+            for &Gap { mut from, to } in &*gaps {
                 while let Some((wanted, found)) = points.next_if(|(wanted, _)| wanted.at < to.at) {
                     let point = Point::new(wanted.at, *found);
                     compare(from, point, ends, narrower);
@@ -382,25 +375,79 @@ impl Shared {
         Some(head)
     }
 
-    /// Adds blocks inside a gap: where its first set probably ends and, unless this is the `first`
-    /// round, the middle of what is left; evenly spread ones without such a guess.
-    fn look_between(&self, gap: &Gap, per_gap: usize, first: bool, wanted: &mut Vec<Wanted>) {
-        let Gap { from, to } = gap;
-        let latest = self.rows.latest(from.set);
-        let distance = latest.checked_sub(from.entry).map_or(usize::MAX, |count| count as usize);
-        let width = to.at - from.at;
-        if from.entry == 0 || distance >= width {
-            let count = per_gap.min(width - 1);
-            wanted.extend((1..=count).map(|k| from.ahead(from.at + width * k / (count + 1))));
-            return;
+    /// Looks into each gap where its first set probably ends, and on from there as long as that is
+    /// right. Leaves in `left` where nothing tells.
+    fn follow_all(
+        &self,
+        chain: &[SequenceHash],
+        group: GroupMix,
+        gaps: &[Gap],
+        ends: &mut Vec<Point>,
+        left: &mut Vec<Gap>,
+    ) {
+        left.clear();
+        for gap in gaps {
+            let guess = self.end_of(gap).map_or(0, |end| gap.from.ahead(end).guess);
+            std::hint::black_box(self.table.touch_entry(guess));
         }
-        // No block twice: it may have other holders the second time, and a gap between it and
-        // itself would never close.
-        let end = from.at + distance;
-        let middle = if first { to.at } else { end + 1 + (to.at - end) / 2 };
-        let inside = [(end, from.at), (end + 1, from.at), (middle, end + 1)];
-        let inside = inside.into_iter().filter(|(at, after)| at > after && *at < to.at);
-        wanted.extend(inside.map(|(at, _)| from.ahead(at)));
+        for gap in gaps {
+            self.follow(chain, group, *gap, ends, left);
+        }
+    }
+
+    fn follow(
+        &self,
+        chain: &[SequenceHash],
+        group: GroupMix,
+        Gap { mut from, to }: Gap,
+        ends: &mut Vec<Point>,
+        left: &mut Vec<Gap>,
+    ) {
+        while from.set != to.set {
+            let end = self.end_of(&Gap { from, to });
+            let Some(end) = end.filter(|_| to.at - from.at > 1) else {
+                return compare(from, to, ends, left);
+            };
+            let last =
+                if end == from.at { from } else { self.probe_one(chain, group, from.ahead(end)) };
+            if last.set != from.set {
+                compare(from, last, ends, left);
+                from = last;
+                continue;
+            }
+            let next = end + 1;
+            let next =
+                if next == to.at { to } else { self.probe_one(chain, group, from.ahead(next)) };
+            if next.set != last.set {
+                ends.push(last);
+            }
+            from = next;
+        }
+    }
+
+    /// Where the first set of a gap probably ends, inside of it.
+    fn end_of(&self, Gap { from, to }: &Gap) -> Option<usize> {
+        let latest = self.rows.latest(from.set);
+        let distance = latest.checked_sub(from.entry)? as usize;
+        (from.entry != 0 && distance < to.at - from.at).then_some(from.at + distance)
+    }
+
+    fn probe_one(
+        &self,
+        chain: &[SequenceHash],
+        group: GroupMix,
+        Wanted { at, guess }: Wanted,
+    ) -> Point {
+        meanwhile();
+        let name = group.name(&chain[at]);
+        let found = Some(guess).filter(|guess| *guess != 0);
+        let found = found.and_then(|guess| self.table.find_at(name, guess, &self.rows));
+        let found = found.unwrap_or_else(|| {
+            let probe = self.table.begin(name);
+            meanwhile();
+            self.table.find(&probe, &self.rows)
+        });
+        Point::new(at, found)
     }
 
     /// Looks blocks up, those with a guess there first.
@@ -471,7 +518,7 @@ impl Shared {
         }
         scratch.near.fill(0);
         leave(scratch, chain.len());
-        scratch.found.sort_by_key(|found| Reverse(found.depth));
+        scratch.found.sort();
         Ok(())
     }
 }
@@ -482,13 +529,29 @@ fn leave(scratch: &mut Scratch, depth: usize) {
     for (word, (seen, near)) in seen.iter_mut().zip(near).enumerate() {
         let ended = *seen & !*near;
         *seen &= *near;
-        found.extend(Part::of(far, word, ended).map(|part| Step { depth, part }));
+        if let Some(part) = Part::of(far, word, ended) {
+            found.push(depth, &part);
+        }
     }
 }
 
 /// The worker that a slot is named after.
 pub(super) fn worker(name: u64) -> Option<WorkerId> {
     Some(WorkerId(name.checked_sub(1)? as u32))
+}
+
+/// The blocks of a chain to look at before anything is known: the first, those at ever smaller
+/// distances from the last, and that.
+fn first_points(last: usize, wanted: &mut Vec<Wanted>) {
+    wanted.clear();
+    let mut add = |at| wanted.push(Wanted { at, guess: 0 });
+    add(0);
+    let far = last.checked_ilog2().unwrap_or(0) / CLOSER;
+    let closer = (1..=far).rev().map(|k| last - (1 << (k * CLOSER)));
+    closer.filter(|at| *at > 0).for_each(&mut add);
+    if last > 0 {
+        add(last);
+    }
 }
 
 /// Whether something ends between two points: at the first of them, or in a gap to look at.
