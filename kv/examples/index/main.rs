@@ -9,11 +9,14 @@
 
 mod chance;
 mod measure;
+mod replay;
 mod report;
+mod trace;
 mod world;
 
 use chance::Chance;
 use measure::{Speed, Times, beside_the_writer, lookups, resident};
+use replay::Replay;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +29,9 @@ const USAGE: &str = "options, each with a number, and what it is without them:
   --churn-events 10000000   random events, after which memory should be what it was
   --beside-s 3              how long a reader looks things up beside a busy writer
   --seed 1                  what chance follows
+  --operations FILE         play these instead, of another index's benchmark: by themselves,
+  --window-ms 0             or, if this is not 0, at their deadlines within so many milliseconds,
+  --lanes 2                 looked up by so many threads
   --json                    (without a number) one JSON object on the last line of stdout";
 
 /// Conversations whose lookups are repeated: more than a core's cache has room for.
@@ -48,6 +54,9 @@ struct Options {
     beside_s: u64,
     seed: u64,
     json: bool,
+    operations: Option<String>,
+    window_ms: u64,
+    lanes: u64,
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -59,6 +68,9 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         beside_s: 3,
         seed: 1,
         json: false,
+        operations: None,
+        window_ms: 0,
+        lanes: 2,
     };
     while let Some(word) = words.next() {
         let (field, range) = match word.as_str() {
@@ -66,6 +78,12 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
                 options.json = true;
                 continue;
             }
+            "--operations" => {
+                options.operations = Some(words.next().ok_or("`--operations` wants a file")?);
+                continue;
+            }
+            "--window-ms" => (&mut options.window_ms, 0..=600_000),
+            "--lanes" => (&mut options.lanes, 1..=64),
             "--workers" => (&mut options.workers, 16..=65_536),
             "--conversations" => (&mut options.conversations, 16..=100_000),
             "--lookups" => (&mut options.lookups, 10..=100_000_000),
@@ -84,7 +102,13 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 
 fn main() -> ExitCode {
     let result = options(std::env::args().skip(1)).and_then(|options| {
-        let report = run(&options)?;
+        let report = match &options.operations {
+            None => run(&options)?,
+            Some(path) => {
+                let (path, window_ms) = (path.clone(), options.window_ms);
+                replay::run(&Replay { path, window_ms, lanes: options.lanes as usize })?
+            }
+        };
         print!("{}", report.to_text());
         if options.json {
             println!("{}", report.to_json());

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 pub(super) const GROUP: GroupId = GroupId(0);
-const RUN: Incarnation = Incarnation(1);
+pub(super) const RUN: Incarnation = Incarnation(1);
 /// Events that travel together: what a chunk of 2,048 tokens gives.
 pub(super) const BATCH_EVENTS: usize = 32;
 /// A system prompt with tools: 20,000 tokens in blocks of 64.
