@@ -8,3 +8,5 @@ pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(super) const STRIPES: usize = 256;
 /// Rows of the first segments of an array that grows; a power of two.
 pub(super) const FIRST_ROWS: usize = 64;
+/// Buckets for each entry: most are empty, and whoever looks there for what is not known is done.
+pub(super) const BUCKETS: usize = 2;

@@ -12,6 +12,7 @@ mod atomics {
     pub(super) use loom::sync::atomic::{Ordering, fence};
 
     pub(super) const STRIPES: usize = 2;
+    pub(super) const BUCKETS: usize = 1;
     pub(super) const FIRST_ROWS: usize = 1;
 
     loom::thread_local! {

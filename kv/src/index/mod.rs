@@ -26,9 +26,9 @@
 //!
 //! # Memory
 //!
-//! A block that one worker holds takes 44 to 50 bytes: 32 for the entry (up to an eighth more
-//! allocated in advance), 4 to 5 for the bucket, 6 to 12 in the worker's own set. Each further
-//! holder adds the latter. Each distinct set of two or more holders, which the blocks of one
+//! A block that one worker holds takes 42 to 47 bytes: 32 for the entry (up to an eighth more
+//! allocated in advance), 8 to 9 for the buckets, 1 to 2 in the worker's own set, or up to 15 where
+//! its blocks were published each for itself. Each further holder adds the latter. Each distinct set of two or more holders, which the blocks of one
 //! conversation share, takes 16 + 24 bytes per 64 workers of the bound, and some 30 of the writer's.
 //! Nothing grows by churn: entries and sets are reused.
 
@@ -50,7 +50,7 @@ pub use view::{Holder, Match, View};
 use crate::block::{BlockKey, Tier};
 use crate::events::{Batch, BlockEvent, EventKind};
 use crate::guard::Guard;
-use atomics::Ordering;
+use atomics::{BUCKETS, Ordering};
 use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
 use holdings::Holdings;
 use pending::PendingWork;
@@ -347,7 +347,7 @@ impl Index {
         probes.iter().for_each(|probe| {
             black_box(table.touch(probe));
         });
-        table.touch_splits(events.len());
+        table.touch_splits(BUCKETS * events.len());
         let holdings = &self.worker(slot).holdings;
         let upcoming = self.blocks.upcoming();
         for (probe, new) in probes.iter().zip(upcoming..) {

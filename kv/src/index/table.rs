@@ -6,7 +6,7 @@
 //! while it changes one of its chains, and a reader that saw an odd version, or another one
 //! afterwards, looks again.
 
-use super::atomics::{AtomicU32, AtomicU64, Ordering, STRIPES, fence, spin_loop};
+use super::atomics::{AtomicU32, AtomicU64, BUCKETS, Ordering, STRIPES, fence, spin_loop};
 use super::segments::Segments;
 use super::sets::{EMPTY, SetRef, SetRows};
 use crate::block::BlockKey;
@@ -311,9 +311,10 @@ impl TableWriter {
         entry.parent.store(0, Ordering::Relaxed);
         entry.children.store(0, Ordering::Relaxed);
         self.used += 1;
-        let buckets = table.buckets.load(Ordering::Relaxed);
-        if self.used > buckets as usize {
+        let mut buckets = table.buckets.load(Ordering::Relaxed);
+        while self.used * BUCKETS > buckets as usize {
             split(table, buckets);
+            buckets += 1;
         }
         id
     }
