@@ -344,9 +344,9 @@ impl Index {
             *probe = table.begin(Name::new(&key));
         }
         let probes = &probes[..events.len()];
-        probes.iter().for_each(|probe| {
+        for probe in probes {
             black_box(table.touch(probe));
-        });
+        }
         table.touch_splits(BUCKETS * events.len());
         let holdings = &self.worker(slot).holdings;
         let upcoming = self.blocks.upcoming();
@@ -355,19 +355,17 @@ impl Index {
         }
     }
 
-    /// The entry of a name, which is probably beside the one that was changed last.
-    fn find(&self, name: Name) -> Option<u32> {
+    /// The entry of a name, which is probably that one.
+    fn find(&self, name: Name, guess: u32) -> Option<u32> {
         let table = &self.view.0.table;
-        let beside = [self.last.wrapping_add(1), self.last, self.last.wrapping_sub(1)];
-        let mut beside = beside.into_iter();
-        let near = beside.find_map(|guess| TableWriter::find_at(table, name, guess));
-        near.or_else(|| TableWriter::find(table, name))
+        TableWriter::find_at(table, name, guess).or_else(|| TableWriter::find(table, name))
     }
 
     fn publish(&mut self, slot: u32, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
         let Shared { table, rows, .. } = &*self.view.0;
         let name = Name::new(key);
-        let known = self.find(name);
+        // Blocks that were published one after the other have entries one after the other.
+        let known = self.find(name, self.last.wrapping_add(1));
         let set = known.map_or(EMPTY, |entry| TableWriter::set(table, entry));
         let entry = match (known, SetWriter::tier_of(rows, set, slot)) {
             (_, Some(held)) if held == tier => return,
@@ -392,7 +390,7 @@ impl Index {
         parent: Option<Name>,
     ) -> Option<u32> {
         let table = &self.view.0.table;
-        let parent = parent.map(|name| (name, self.find(name)));
+        let parent = parent.map(|name| (name, self.find(name, self.last)));
         let worker = &mut self.workers[slot as usize];
         let more = usize::from(known.is_none())
             + usize::from(parent.is_some_and(|(_, entry)| entry.is_none()));
@@ -412,7 +410,7 @@ impl Index {
 
     fn remove(&mut self, slot: u32, key: &BlockKey) {
         let Shared { table, rows, .. } = &*self.view.0;
-        let Some(entry) = self.find(Name::new(key)) else { return };
+        let Some(entry) = self.find(Name::new(key), self.last.wrapping_sub(1)) else { return };
         if SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_none() {
             return;
         }
