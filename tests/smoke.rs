@@ -381,6 +381,39 @@ fn memory_that_is_not_there_is_one_line_and_code_69() {
 }
 
 #[tokio::test]
+async fn cluster_switches_features_while_it_runs_and_keeps_them_where_the_file_is_wrong() {
+    let (cluster, log) = Cluster::start_logging("warn", &["--engine", "witness"]);
+    let client = cluster.client();
+    let files = ["router-0", "prefill-0", "decode-0"];
+    let path = |name: &str| cluster.folder().join(format!("{name}.toml"));
+    let before = files.map(|name| std::fs::read_to_string(path(name)).unwrap());
+    let say = |switches: [&str; 3]| {
+        for ((name, before), switches) in files.iter().zip(&before).zip(switches) {
+            std::fs::write(path(name), format!("{before}\n[switches]\n{switches}\n")).unwrap();
+            cluster.signal(name, "HUP");
+        }
+    };
+    let state = async |feature: &str| {
+        let capabilities = client.get("/v1/capabilities").await.unwrap();
+        capabilities["switches"][feature].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state("kv_aware").await, "on");
+    say(["kv_aware = \"off\"\nhints = \"shadow\"", "queue = \"off\"", "queue = \"shadow\""]);
+    eventually("switched off", async || state("kv_aware").await == "off").await;
+    assert_eq!((state("hints").await, state("fan_out").await), ("shadow".into(), "on".into()));
+    say(["kv_aware = \"maybe\"", "queue = 1", "que = \"on\""]);
+    // The wrong files change nothing; the next right one counts.
+    say(["fan_out = \"off\"", "", ""]);
+    eventually("switched again", async || state("fan_out").await == "off").await;
+    assert_eq!(state("kv_aware").await, "on");
+    let answer = client.post("/v1/completions", &completion("after all that", 8)).await.unwrap();
+    assert_eq!(answer["usage"]["completion_tokens"], 8);
+    assert_eq!(cluster.stop(), Some(0));
+    let log = log.join().unwrap();
+    assert!(log.contains("switches stay as they were") && log.contains("kv_aware"), "{log}");
+}
+
+#[tokio::test]
 async fn cluster_plays_a_script() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("script.jsonl");

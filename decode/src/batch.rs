@@ -13,7 +13,7 @@ use std::time::Duration;
 impl DecodeSchedule {
     /// Every drawing choice first, one token each; then prompt positions, within the budget that
     /// bounds the others' inter-token latency.
-    pub(crate) fn plan_step(&mut self, now: Duration) -> Option<Plan> {
+    pub(crate) fn plan_step(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut budget = self.limits.batch_tokens;
         self.in_step.clear();
@@ -31,6 +31,9 @@ impl DecodeSchedule {
         for id in &order {
             // Whoever makes what this one waits for comes in its place.
             let maker = self.maker(*id).unwrap_or(*id);
+            if self.turns[&maker].remote.is_some() || self.waits(maker, now, actions) {
+                continue;
+            }
             for choice in 0..self.turns[&maker].choices.len() {
                 self.plan_fill(maker, choice, &mut budget, &mut plan);
             }
@@ -92,9 +95,6 @@ impl DecodeSchedule {
     fn plan_fill(&mut self, id: TurnId, choice: usize, budget: &mut u32, plan: &mut Plan) {
         let limits = self.fill_limits(*budget);
         let turn = self.turns.get_mut(&id).expect("ordered turns exist");
-        if choice == 0 && turn.remote.is_some() {
-            return;
-        }
         let Phase::Filling(fill) = &mut turn.choices[choice].phase else { return };
         if self.in_step.iter().any(|part| part.turn == id && part.choice == choice) {
             return;

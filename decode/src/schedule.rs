@@ -8,7 +8,7 @@
 //! only: the next candidate is asked, and at last the blocks are computed here.
 
 use crate::event::{Action, Event, Failure, News, PrefillCall, Update};
-use crate::turn::{Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
+use crate::turn::{Joined, Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
 use baton_engine::api::{Batch, StepOutput};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, SeqKey};
@@ -109,9 +109,9 @@ impl Schedule for DecodeSchedule {
         self.pump(now, actions);
     }
 
-    fn plan(&mut self, now: Duration, _: &mut Vec<Action>) -> Option<Plan> {
+    fn plan(&mut self, now: Duration, actions: &mut Vec<Action>) -> Option<Plan> {
         self.pace.begin(now);
-        self.plan_step(now)
+        self.plan_step(now, actions)
     }
 
     fn batch(&self, plan: Plan) -> Batch<'_> {
@@ -610,6 +610,37 @@ impl DecodeSchedule {
 
     pub(crate) fn fill_limits(&self, compute_tokens: u32) -> FillLimits {
         FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens }
+    }
+
+    /// Whether a turn that would compute here waits for what another one has asked a prefill worker
+    /// for. It asks that worker itself where the other is less urgent, so that the work becomes as
+    /// urgent as this, and where the other has gone before it came to that.
+    pub(crate) fn waits(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) -> bool {
+        let turn = &self.turns[&id];
+        let Phase::Filling(fill) = &turn.choices[0].phase else { return false };
+        if turn.filled || fill.missing().is_none() {
+            return false;
+        }
+        let (at, chain) = (fill.have(), fill.sequence().chain());
+        let found = self.turns.iter().find_map(|(other, turn)| turn.brings(*other, chain, at));
+        let (ask, joined) = match found {
+            Some((joined, urgency)) => {
+                let ageing = self.limits.ageing;
+                (self.shares.displaces(&turn.urgency(), &urgency, now, ageing), Some(joined))
+            }
+            None => {
+                let gone = |joined: &Joined| !self.turns.contains_key(&joined.turn);
+                let gone = turn.joined.clone().filter(|joined| at < joined.blocks && gone(joined));
+                (gone.is_some(), gone)
+            }
+        };
+        let turn = self.turns.get_mut(&id).expect("just seen");
+        turn.joined.clone_from(&joined);
+        let (true, Some(joined)) = (ask, joined) else { return turn.joined.is_some() };
+        turn.joined = None;
+        turn.request.candidates.push(joined.candidate);
+        self.ask_prefill(id, now, actions);
+        self.turns[&id].remote.is_some()
     }
 
     /// The turn that makes the block which this one waits for, if it waits for one.

@@ -1,7 +1,7 @@
 //! One turn on a decode worker: what was asked, and its choices from the first block to the last
 //! token.
 
-use baton_proto::ids::{LeaseId, RequestId, SeqKey, TokenId};
+use baton_proto::ids::{LeaseId, RequestId, SeqKey, SequenceHash, TokenId};
 use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
 use baton_worker::fill::Fill;
@@ -155,6 +155,17 @@ pub struct Remote {
     pub lease: Option<LeaseId>,
 }
 
+/// A call of another turn that brings blocks of this one, too.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Whose call it is.
+    pub turn: TurnId,
+    /// Who computes.
+    pub candidate: Candidate,
+    /// So many leading blocks are the same.
+    pub blocks: usize,
+}
+
 /// What a turn cost so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -193,6 +204,8 @@ pub struct Turn {
     pub remote: Option<Remote>,
     /// Candidates asked so far.
     pub asked: usize,
+    /// Another turn's call, whose blocks it waits for.
+    pub joined: Option<Joined>,
     /// When the latest block was announced.
     pub last_announced: Option<Duration>,
     /// Prompt tokens that the prefill worker says it found.
@@ -215,6 +228,7 @@ impl Turn {
             choices: request.credits(slots).into_iter().map(choice).collect(),
             remote: None,
             asked: 0,
+            joined: None,
             last_announced: None,
             remote_cached_tokens: 0,
             filled: false,
@@ -238,6 +252,25 @@ impl Turn {
     pub fn urgency(&self) -> Urgency {
         let (precedence, deadline) = (self.request.precedence, self.request.deadline);
         Urgency { precedence, arrived: self.arrived, deadline }
+    }
+
+    /// If it, which is called `id`, has asked a prefill worker for the block at that place of a chain:
+    /// whom, and how far the chain goes together with its own; and how urgent it is.
+    pub fn brings(
+        &self,
+        id: TurnId,
+        chain: &[SequenceHash],
+        at: usize,
+    ) -> Option<(Joined, Urgency)> {
+        let remote = self.remote.as_ref()?;
+        let Phase::Filling(fill) = &self.choices[0].phase else { return None };
+        let own = &fill.sequence().chain()[..fill.goal()];
+        if own.get(at)? != chain.get(at)? {
+            return None;
+        }
+        let blocks = own.iter().zip(chain).take_while(|(own, other)| own == other).count();
+        let candidate = remote.candidate.clone();
+        Some((Joined { turn: id, candidate, blocks }, self.urgency()))
     }
 
     /// Whether it can stop where it is, to begin again later: nothing was drawn, and no transport

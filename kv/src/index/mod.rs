@@ -275,11 +275,7 @@ impl Index {
         matches: &[Match],
         now: Duration,
     ) -> Vec<Expected> {
-        let depth = |worker| matches.iter().find(|m| m.worker == worker).map_or(0, |m| m.depth);
-        let workers = self.pending.workers();
-        workers
-            .filter_map(|worker| self.pending.after(worker, chain, group, depth(worker), now))
-            .collect()
+        self.pending.after(chain, group, matches, now)
     }
 
     /// Up to where a worker's stream is known: its run, and the event to ask for next.
