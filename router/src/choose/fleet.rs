@@ -102,6 +102,8 @@ pub struct Charge {
     computes: Option<((WorkerId, u64), u64)>,
     /// Tokens that were ahead of it there.
     ahead_tokens: u64,
+    /// It waits for blocks that are made for others.
+    joins: bool,
     block_tokens: u64,
     /// Running turns on the decode worker, with this one.
     running: u32,
@@ -345,6 +347,7 @@ impl Fleet {
             blocks: ask.blocks_at_completion() as u64,
             computes: None,
             ahead_tokens: 0,
+            joins: plan.joins,
             block_tokens: ask.block_tokens as u64,
             running: 0,
         };
@@ -380,13 +383,14 @@ impl Fleet {
     /// The turn's first token is there: its prompt has been computed, and this is what it took.
     /// Where it went otherwise than planned, part of the time was lost with those who failed, and
     /// nothing is learned from it. Prompts are computed one after the other, so the time is that of
-    /// what was ahead as well.
+    /// what was ahead as well. Whoever joins others waits for what these compute, and teaches
+    /// nothing either.
     pub fn started(&mut self, charge: &mut Charge, seen: &Observed) {
         let planned = charge.computes.map(|((worker, _), _)| worker);
         self.settle_prompt(charge);
         let (decode, ahead) = (charge.decode.0, charge.ahead_tokens);
         let remote = seen.prefill_worker.filter(|_| seen.pulled_tokens > 0);
-        if planned != Some(remote.unwrap_or(decode)) {
+        if charge.joins || planned != Some(remote.unwrap_or(decode)) {
             return;
         }
         match remote {

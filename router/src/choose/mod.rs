@@ -132,6 +132,8 @@ pub struct Plan {
     pub prefill: Vec<WorkerId>,
     /// Prompt tokens that have to be computed by whoever comes first.
     pub compute_tokens: usize,
+    /// Blocks that it counts on are still on their way.
+    pub joins: bool,
 }
 
 /// Arrays that one choice leaves to the next.
@@ -255,7 +257,9 @@ impl Fleet {
                 None => ask.prompt_tokens - held as usize * ask.block_tokens,
             };
             let id = |index: &usize| self.prefill[at(index) as usize].id;
+            let first = prefill.first().map_or(0.0, |first| case.ready_prefill_s(at(first)));
             Plan {
+                joins: case.ready_s(decode).max(first) > 0.0,
                 decode: self.decode[decode as usize].id,
                 prefill: prefill.iter().map(id).collect(),
                 compute_tokens,

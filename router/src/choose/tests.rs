@@ -152,6 +152,26 @@ fn turns_that_start_together_on_one_beginning_have_it_computed_once() {
 }
 
 #[test]
+fn waiting_for_the_work_of_others_is_not_learned_as_slowness() {
+    let mut house = House::of(&[0], &[]);
+    let policy = PolicyName::KvAware.policy();
+    let rules = Rules { disaggregate_min_blocks: Threshold::Never, ..RULES };
+    for ready_s in [2.0, 0.0] {
+        let held = Held { worker: WorkerId(1), blocks: 10, ready_s };
+        let before = *house.fleet.common();
+        for _ in 0..5 {
+            let plan = house.fleet.choose(policy, &ask(10), &rules, [held], &[]).expect("a plan");
+            assert_eq!(plan.joins, ready_s > 0.0);
+            let mut charge = house.fleet.charge(&ask(10), &plan);
+            let seen = Observed { computed_tokens: 1, prefill_s: 2.0, ..Observed::default() };
+            house.fleet.started(&mut charge, &seen);
+            house.fleet.ended(charge, 0, 0.0);
+        }
+        assert_eq!(*house.fleet.common() == before, ready_s > 0.0, "{ready_s}");
+    }
+}
+
+#[test]
 fn nobody_waits_for_what_takes_longer_than_doing_it_again() {
     let held = Held { worker: WorkerId(1), blocks: 10, ready_s: 60.0 };
     let plan = |held| {
