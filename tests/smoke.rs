@@ -161,6 +161,36 @@ async fn cluster_answers_over_verbs_what_it_answers_over_shared_memory() {
     assert_eq!(answers[0], answers[1]);
 }
 
+/// Tokens that all engines have computed.
+async fn computed(client: &Client) -> f64 {
+    metric(client, "baton_engine_tokens_total", "").await
+}
+
+#[tokio::test]
+async fn cluster_computes_the_history_of_agents_that_start_together_once() {
+    const SHARED: u32 = 20_000;
+    const OWN: u32 = 64;
+    const AGENTS: u32 = 8;
+    let args = ["--engine", "witness", "--prefill", "2", "--decode", "2", "--kv-memory", "64 MiB"];
+    let cluster = Cluster::start(&args);
+    let client = cluster.client();
+    let ask = async |history: u32, agent: u32| {
+        let shared = (0..SHARED).map(|at| 1 + (at * history) % 31_000);
+        let own = (0..OWN).map(|at| 1 + at * (agent + 7));
+        let prompt: Vec<u32> = shared.chain(own).collect();
+        let body = json!({"model": "witness", "prompt": prompt, "max_tokens": 1});
+        let answer = client.post("/v1/completions", &body).await.unwrap();
+        assert_eq!(answer["usage"]["prompt_tokens"], SHARED + OWN);
+    };
+    ask(3, 0).await;
+    let one = computed(&client).await;
+    let together = (0..AGENTS).map(|agent| ask(5, agent));
+    futures_util::future::join_all(together).await;
+    let eight = computed(&client).await - one;
+    assert!(eight <= 1.05 * one, "{eight} tokens for {AGENTS} agents, {one} for one");
+    quiescent(&client).await;
+}
+
 #[tokio::test]
 async fn cluster_survives_the_loss_of_its_only_prefill_worker() {
     let cluster = Cluster::start(&["--engine", "witness"]);

@@ -202,7 +202,8 @@ pub struct Descriptor {
 pub struct ComputeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, repeated, tag = "2")]
+    /// Of fixed length: a long prompt is written and read in one go.
+    #[prost(fixed32, repeated, tag = "2")]
     pub token_ids: ::prost::alloc::vec::Vec<u32>,
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
@@ -269,7 +270,8 @@ pub mod router_frame {
 pub struct Submit {
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint32, repeated, tag = "2")]
+    /// Of fixed length: a long prompt is written and read in one go.
+    #[prost(fixed32, repeated, tag = "2")]
     pub token_ids: ::prost::alloc::vec::Vec<u32>,
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
