@@ -171,8 +171,7 @@ async fn cluster_computes_the_history_of_agents_that_start_together_once() {
     const SHARED: u32 = 20_000;
     const OWN: u32 = 64;
     const AGENTS: u32 = 8;
-    let args = ["--engine", "witness", "--prefill", "2", "--decode", "2", "--kv-memory", "64 MiB"];
-    let cluster = Cluster::start(&args);
+    let cluster = Cluster::start(&["--engine", "witness", "--kv-memory", "64 MiB"]);
     let client = cluster.client();
     let ask = async |history: u32, agent: u32| {
         let shared = (0..SHARED).map(|at| 1 + (at * history) % 31_000);

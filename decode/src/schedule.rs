@@ -623,16 +623,13 @@ impl DecodeSchedule {
         }
         let (at, chain) = (fill.have(), fill.sequence().chain());
         let found = self.turns.iter().find_map(|(other, turn)| turn.brings(*other, chain, at));
-        let (ask, joined) = match found {
-            Some((joined, urgency)) => {
-                let ageing = self.limits.ageing;
-                (self.shares.displaces(&turn.urgency(), &urgency, now, ageing), Some(joined))
-            }
-            None => {
-                let gone = |joined: &Joined| !self.turns.contains_key(&joined.turn);
-                let gone = turn.joined.clone().filter(|joined| at < joined.blocks && gone(joined));
-                (gone.is_some(), gone)
-            }
+        let (ask, joined) = if let Some((joined, urgency)) = found {
+            let ageing = self.limits.ageing;
+            (self.shares.displaces(&turn.urgency(), &urgency, now, ageing), Some(joined))
+        } else {
+            let gone = |joined: &Joined| !self.turns.contains_key(&joined.turn);
+            let gone = turn.joined.clone().filter(|joined| at < joined.blocks && gone(joined));
+            (gone.is_some(), gone)
         };
         let turn = self.turns.get_mut(&id).expect("just seen");
         turn.joined.clone_from(&joined);
