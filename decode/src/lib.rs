@@ -6,6 +6,7 @@ mod batch;
 pub mod config;
 pub mod daemon;
 pub mod event;
+mod join;
 pub mod prefill_call;
 pub mod schedule;
 pub mod service;

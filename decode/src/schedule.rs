@@ -8,7 +8,7 @@
 //! only: the next candidate is asked, and at last the blocks are computed here.
 
 use crate::event::{Action, Event, Failure, News, PrefillCall, Update};
-use crate::turn::{Joined, Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
+use crate::turn::{Phase, Remote, RouterId, Turn, TurnId, TurnRequest};
 use baton_engine::api::{Batch, StepOutput};
 use baton_proto::block::BlockDescriptor;
 use baton_proto::ids::{RequestId, SeqKey};
@@ -61,7 +61,7 @@ pub struct DecodeSchedule {
     pub(crate) claims: Claims,
     pub(crate) limits: Limits,
     pub(crate) turns: BTreeMap<TurnId, Turn>,
-    shares: Shares,
+    pub(crate) shares: Shares,
     names: BTreeMap<(RouterId, RequestId), TurnId>,
     /// Routers for which nothing is drawn.
     pub(crate) lagging: BTreeSet<RouterId>,
@@ -354,7 +354,7 @@ impl DecodeSchedule {
     }
 
     /// Calls the next candidate, if there is one; otherwise the turn computes here.
-    fn ask_prefill(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
+    pub(crate) fn ask_prefill(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) {
         let ttl = self.pace.outlast(self.limits.lease_ttl);
         let turn = self.turns.get_mut(&id).expect("the caller has seen the turn");
         let attempts = self.limits.prefill_attempts.min(turn.request.candidates.len());
@@ -612,42 +612,6 @@ impl DecodeSchedule {
         FillLimits { window_blocks: self.limits.pull_window_blocks, compute_tokens }
     }
 
-    /// Whether a turn that would compute here waits for what another one has asked a prefill worker
-    /// for. It asks that worker itself where the other is less urgent, so that the work becomes as
-    /// urgent as this, and where the other has gone before it came to that.
-    pub(crate) fn waits(&mut self, id: TurnId, now: Duration, actions: &mut Vec<Action>) -> bool {
-        let turn = &self.turns[&id];
-        let Phase::Filling(fill) = &turn.choices[0].phase else { return false };
-        if turn.filled || fill.missing().is_none() {
-            return false;
-        }
-        let (at, chain) = (fill.have(), fill.sequence().chain());
-        let found = self.turns.iter().find_map(|(other, turn)| turn.brings(*other, chain, at));
-        let (ask, joined) = if let Some((joined, urgency)) = found {
-            let ageing = self.limits.ageing;
-            (self.shares.displaces(&turn.urgency(), &urgency, now, ageing), Some(joined))
-        } else {
-            let gone = |joined: &Joined| !self.turns.contains_key(&joined.turn);
-            let gone = turn.joined.clone().filter(|joined| at < joined.blocks && gone(joined));
-            (gone.is_some(), gone)
-        };
-        let turn = self.turns.get_mut(&id).expect("just seen");
-        turn.joined.clone_from(&joined);
-        let (true, Some(joined)) = (ask, joined) else { return turn.joined.is_some() };
-        turn.joined = None;
-        turn.request.candidates.push(joined.candidate);
-        self.ask_prefill(id, now, actions);
-        self.turns[&id].remote.is_some()
-    }
-
-    /// The turn that makes the block which this one waits for, if it waits for one.
-    pub(crate) fn maker(&self, id: TurnId) -> Option<TurnId> {
-        let Phase::Filling(fill) = &self.turns[&id].choices[0].phase else { return None };
-        let seq = self.claims.holder(fill.missing()?)?;
-        let makes = |turn: &Turn| turn.choices.iter().any(|choice| choice.seq() == Some(seq));
-        self.turns.iter().find(|(_, turn)| makes(turn)).map(|(id, _)| *id)
-    }
-
     fn mint_seq(&mut self) -> SeqKey {
         let key = SeqKey(self.next_seq);
         self.next_seq += 1;
@@ -667,6 +631,9 @@ fn owns(peer: &Peer, block: &BlockDescriptor) -> bool {
     (peer.worker, peer.incarnation) == (block.owner, block.incarnation)
 }
 
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod join_tests;
 #[cfg(test)]
 #[path = "schedule_tests.rs"]
 mod tests;

@@ -16,26 +16,26 @@ use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
 use std::sync::Arc;
 
-const BLOCK: usize = 16;
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const BLOCK: usize = 16;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 fn spec() -> WitnessSpec {
     WitnessSpec { block_tokens: BLOCK as u32, ..WitnessSpec::small() }
 }
 
-struct Rig {
-    schedule: DecodeSchedule,
+pub(super) struct Rig {
+    pub(super) schedule: DecodeSchedule,
     engine: Witness,
     blocks: Blocks,
-    now: Duration,
+    pub(super) now: Duration,
     actions: Vec<Action>,
-    computed: u32,
+    pub(super) computed: u32,
     /// A choice waited for memory at some time.
     preempted: bool,
 }
 
 impl Rig {
-    fn new(worker: u32, slots: u32) -> Self {
+    pub(super) fn new(worker: u32, slots: u32) -> Self {
         let limits = Limits {
             turns_max: 8,
             batch_tokens: 64,
@@ -57,15 +57,15 @@ impl Rig {
         Self { schedule, engine, blocks, now, actions, computed: 0, preempted: false }
     }
 
-    fn send(&mut self, event: Event) {
+    pub(super) fn send(&mut self, event: Event) {
         self.schedule.step(event, self.now, &mut self.actions);
     }
 
-    fn submit(&mut self, turn: &TurnRequest) {
+    pub(super) fn submit(&mut self, turn: &TurnRequest) {
         self.send(Event::Submit(Box::new(turn.clone())));
     }
 
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         self.step_for(Duration::ZERO)
     }
 
@@ -82,7 +82,7 @@ impl Rig {
         true
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let steps = (0..20_000).take_while(|_| self.step()).count();
         assert!(steps < 20_000, "the schedule does not come to rest");
     }
@@ -96,7 +96,7 @@ impl Rig {
         })
     }
 
-    fn tokens(&self, request: u128, choice: u16) -> Vec<TokenId> {
+    pub(super) fn tokens(&self, request: u128, choice: u16) -> Vec<TokenId> {
         let of = |(at, news): (u16, &News)| match news {
             News::Drawn { drawn, .. } if at == choice => Some(drawn.token),
             _ => None,
@@ -113,7 +113,7 @@ impl Rig {
     }
 
     /// Every choice of a turn has ended, once, with the right stream.
-    fn assert_answered(&self, turn: &TurnRequest) {
+    pub(super) fn assert_answered(&self, turn: &TurnRequest) {
         for choice in 0..turn.choices {
             let (seed, most) = (turn.sampling.seed, turn.stop.max_tokens as usize);
             let right = expected(&spec(), &turn.tokens, seed, choice, most);
@@ -126,7 +126,7 @@ impl Rig {
         }
     }
 
-    fn assert_empty(&self) {
+    pub(super) fn assert_empty(&self) {
         let counts = self.blocks.counts();
         let free = self.blocks.arena().slots() - counts.cached;
         assert_eq!(counts, Counts { free, cached: counts.cached, ..Counts::default() });
@@ -135,7 +135,7 @@ impl Rig {
     }
 
     /// The prefill workers that were called, and the calls that were ended.
-    fn calls(&self) -> (Vec<u32>, usize) {
+    pub(super) fn calls(&self) -> (Vec<u32>, usize) {
         let started = |action: &Action| match action {
             Action::StartPrefill(_, call) => Some(call.candidate.peer.worker.0),
             _ => None,
@@ -168,7 +168,7 @@ impl Rig {
         }
     }
 
-    fn bring_pulls(&mut self, owner: &Rig) {
+    pub(super) fn bring_pulls(&mut self, owner: &Rig) {
         for (turn, batch) in self.take_pulls() {
             let bring = |Pull { from, into, .. }: Pull| {
                 let bytes = owner.blocks.arena().read(from.slot.0).to_vec();
@@ -181,7 +181,7 @@ impl Rig {
     }
 
     /// Computes a prompt and lends its blocks, as a prefill worker does.
-    fn lend(&mut self, turn: &TurnRequest) -> Vec<BlockDescriptor> {
+    pub(super) fn lend(&mut self, turn: &TurnRequest) -> Vec<BlockDescriptor> {
         let alone = TurnRequest { candidates: Vec::new(), choices: 1, ..turn.clone() };
         self.submit(&alone);
         self.run();
@@ -194,7 +194,7 @@ impl Rig {
     }
 }
 
-fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
+pub(super) fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
     TurnRequest {
         router: RouterId(1),
         request: RequestId(id),
@@ -218,7 +218,7 @@ fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
     }
 }
 
-fn with_candidates(turn: TurnRequest, workers: &[u32]) -> TurnRequest {
+pub(super) fn with_candidates(turn: TurnRequest, workers: &[u32]) -> TurnRequest {
     let candidate = |worker: &u32| Candidate {
         uri: String::new(),
         peer: Peer {
@@ -231,7 +231,7 @@ fn with_candidates(turn: TurnRequest, workers: &[u32]) -> TurnRequest {
 }
 
 /// Whole blocks of a shared prefix, then some of its own, then three tokens.
-fn prompt(shared: usize, own: usize, id: u32) -> Vec<TokenId> {
+pub(super) fn prompt(shared: usize, own: usize, id: u32) -> Vec<TokenId> {
     let shared = (0..(shared * BLOCK) as u32).map(|token| 1 + token % 7);
     let own = (0..(own * BLOCK) as u32).map(|token| 100 + 50 * id + token % 50);
     shared.chain(own).chain([9, 8, 7]).collect()
@@ -646,7 +646,7 @@ fn blocks_lent_to_a_prefill_worker_are_kept_until_it_is_done() {
 }
 
 /// What nobody waits for: a prompt and one token.
-fn ahead(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
+pub(super) fn ahead(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
     let stop = StopRule { max_tokens: 1, ..turn(id, Vec::new()).stop };
     let precedence = Precedence { priority: BACKGROUND_PRIORITY, ..Precedence::default() };
     TurnRequest { osl: 1, stop, precedence, ..turn(id, tokens) }
@@ -704,62 +704,5 @@ fn what_has_drawn_a_token_keeps_its_memory() {
     rig.assert_answered(&first);
     rig.assert_answered(&second);
     assert!(!rig.preempted);
-    rig.assert_empty();
-}
-
-/// A turn that has asked worker 7 for six blocks, of which the other one needs five.
-fn shared_prefix(rig: &mut Rig, first: TurnRequest) -> (TurnRequest, TurnRequest) {
-    let first = with_candidates(TurnRequest { tokens: prompt(5, 1, 1), ..first }, &[7]);
-    let second = turn(2, prompt(5, 1, 2));
-    rig.submit(&first);
-    rig.submit(&second);
-    for _ in 0..3 {
-        rig.step();
-    }
-    (first, second)
-}
-
-#[test]
-fn a_turn_without_candidates_waits_for_what_another_has_asked_for() {
-    let (mut owner, mut rig) = (Rig::new(7, 40), Rig::new(1, 40));
-    let (first, second) = shared_prefix(&mut rig, turn(1, Vec::new()));
-    assert_eq!((rig.calls(), rig.computed), ((vec![7], 0), 0));
-    let blocks = owner.lend(&first);
-    rig.send(Event::Announced(TurnId(1), blocks));
-    for _ in 0..4 {
-        rig.bring_pulls(&owner);
-    }
-    rig.run();
-    rig.assert_answered(&first);
-    rig.assert_answered(&second);
-    assert_eq!(rig.calls().0, [7]);
-    // The block that only the second one needs, and the last positions and the answers of both.
-    assert_eq!(rig.computed as usize, BLOCK + 2 * (3 + 19));
-    rig.assert_empty();
-}
-
-#[test]
-fn whoever_waited_for_a_turn_that_leaves_asks_itself() {
-    let mut rig = Rig::new(1, 40);
-    let (_, second) = shared_prefix(&mut rig, turn(1, Vec::new()));
-    rig.send(Event::Cancel(RouterId(1), RequestId(1), None));
-    rig.step();
-    assert_eq!(rig.calls(), (vec![7, 7], 1));
-    rig.send(Event::PrefillFailed(TurnId(2), WorkerId(7)));
-    rig.run();
-    rig.assert_answered(&second);
-    rig.assert_empty();
-}
-
-#[test]
-fn whoever_is_more_urgent_than_the_one_it_waits_for_asks_itself() {
-    let mut rig = Rig::new(1, 40);
-    let (first, second) = shared_prefix(&mut rig, ahead(1, Vec::new()));
-    assert_eq!((rig.calls(), rig.computed), ((vec![7, 7], 0), 0));
-    rig.send(Event::PrefillFailed(TurnId(2), WorkerId(7)));
-    rig.send(Event::PrefillFailed(TurnId(1), WorkerId(7)));
-    rig.run();
-    rig.assert_answered(&first);
-    rig.assert_answered(&second);
     rig.assert_empty();
 }

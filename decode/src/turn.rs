@@ -164,6 +164,8 @@ pub struct Joined {
     pub candidate: Candidate,
     /// So many leading blocks are the same.
     pub blocks: usize,
+    /// Since when it is waited for anybody's.
+    pub since: Duration,
 }
 
 /// What a turn cost so far.
@@ -254,23 +256,19 @@ impl Turn {
         Urgency { precedence, arrived: self.arrived, deadline }
     }
 
-    /// If it, which is called `id`, has asked a prefill worker for the block at that place of a chain:
-    /// whom, and how far the chain goes together with its own; and how urgent it is.
-    pub fn brings(
-        &self,
-        id: TurnId,
-        chain: &[SequenceHash],
-        at: usize,
-    ) -> Option<(Joined, Urgency)> {
+    /// The prefill worker that it has asked for the block at that place of a chain, if it has.
+    pub fn asked_for(&self, chain: &[SequenceHash], at: usize) -> Option<&Candidate> {
         let remote = self.remote.as_ref()?;
         let Phase::Filling(fill) = &self.choices[0].phase else { return None };
         let own = &fill.sequence().chain()[..fill.goal()];
-        if own.get(at)? != chain.get(at)? {
-            return None;
-        }
-        let blocks = own.iter().zip(chain).take_while(|(own, other)| own == other).count();
-        let candidate = remote.candidate.clone();
-        Some((Joined { turn: id, candidate, blocks }, self.urgency()))
+        (own.get(at)? == chain.get(at)?).then_some(&remote.candidate)
+    }
+
+    /// How far its chain goes together with another.
+    pub fn blocks_in_common(&self, chain: &[SequenceHash]) -> usize {
+        let Phase::Filling(fill) = &self.choices[0].phase else { return 0 };
+        let own = &fill.sequence().chain()[..fill.goal()];
+        own.iter().zip(chain).take_while(|(own, other)| own == other).count()
     }
 
     /// Whether it can stop where it is, to begin again later: nothing was drawn, and no transport

@@ -288,11 +288,20 @@ impl PrefillSchedule {
     /// Begins what fits, takes what has become available, announces what is new.
     fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let slots = self.blocks.usable_slots();
+        let mut blocked = false;
         for id in self.order(now, Phase::is_queued) {
             let job = &self.jobs[&id];
             let wanted = job.request.goal() - job.reserved();
-            if self.reserved_blocks + wanted > slots && !self.make_room(id, wanted, slots, now) {
-                break;
+            // Behind one that does not fit only those go on that keep others' room by what they have
+            // announced: whoever began fits beside it, so one of them always does.
+            if blocked && job.reserved() == 0 {
+                continue;
+            }
+            if self.reserved_blocks + wanted > slots
+                && (blocked || !self.make_room(id, wanted, slots, now))
+            {
+                blocked = true;
+                continue;
             }
             self.reserved_blocks += wanted;
             self.jobs.get_mut(&id).expect("listed jobs exist").begin(now);
@@ -330,6 +339,9 @@ impl PrefillSchedule {
     fn maker(&self, id: JobId) -> Option<JobId> {
         let fill = self.jobs.get(&id)?.fill()?;
         let seq = self.claims.holder(fill.missing()?)?;
+        if seq == fill.sequence().key() {
+            return None;
+        }
         let makes = |job: &Job| job.fill().is_some_and(|fill| fill.sequence().key() == seq);
         self.jobs.iter().find(|(_, job)| makes(job)).map(|(id, _)| *id)
     }

@@ -472,6 +472,23 @@ fn memory_of_what_is_computed_ahead_goes_to_what_is_wanted_and_nothing_is_lost()
 }
 
 #[test]
+fn a_job_that_gave_way_goes_on_though_a_larger_one_waits_before_it() {
+    let mut rig = Rig::new(12);
+    rig.ask(1, background(request(prompt(0, 8, 1))));
+    rig.step();
+    rig.step();
+    rig.ask(2, request(prompt(0, 8, 2)));
+    rig.run();
+    rig.ask(3, request(prompt(0, 11, 3)));
+    rig.send(Event::Cancel(JobId(2)));
+    rig.run();
+    assert_eq!(rig.done(), [2, 1], "it holds what the third one needs");
+    rig.send(Event::Cancel(JobId(1)));
+    rig.run();
+    assert_eq!(rig.done(), [2, 1, 3]);
+}
+
+#[test]
 fn nobody_gives_way_where_that_would_not_be_enough() {
     let mut rig = Rig::new(12);
     rig.ask(1, request(prompt(0, 6, 1)));

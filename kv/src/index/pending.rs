@@ -52,8 +52,8 @@ impl PendingWork {
         Self { max, ..Self::default() }
     }
 
-    /// Takes note of a block, or of another time for it; `false` if there is no room, even after
-    /// those whose time has passed have gone.
+    /// Takes note of a block, unless it is announced already; `false` if there is no room, even
+    /// after those whose time has passed have gone.
     pub(super) fn announce(
         &mut self,
         worker: WorkerId,
@@ -61,11 +61,14 @@ impl PendingWork {
         eta: Duration,
         now: Duration,
     ) -> bool {
-        let until = eta + eta.saturating_sub(now) + LATE_MAX;
+        let until = eta.saturating_add(eta.saturating_sub(now)).saturating_add(LATE_MAX);
         let announced = Announced { worker, eta, until };
         let known = self.by_block.get_mut(&key);
         if let Some(known) = known.and_then(|all| all.iter_mut().find(|at| at.worker == worker)) {
-            *known = announced;
+            // Who joins later does not put it off.
+            if known.until <= now {
+                *known = announced;
+            }
             return true;
         }
         if self.count >= self.max {

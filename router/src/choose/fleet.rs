@@ -14,6 +14,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 const OBSERVATIONS_MIN: usize = 3;
 /// Prefill workers that one decode worker's links are remembered of.
 const LINKS_MAX: usize = 64;
+/// Of turns with more than so many times their own tokens ahead of them no speed is learned.
+const AHEAD_MAX: u64 = 8;
 /// Answers shorter than this say nothing about the time of a step.
 const STEPS_MIN: u64 = 8;
 
@@ -389,6 +391,11 @@ impl Fleet {
         let planned = charge.computes.map(|((worker, _), _)| worker);
         self.settle_prompt(charge);
         let (decode, ahead) = (charge.decode.0, charge.ahead_tokens);
+        // Workers let the urgent and the short go first: who was far behind says little.
+        let own = seen.prompt_tokens.saturating_sub(seen.cached_tokens);
+        if ahead > AHEAD_MAX * own {
+            return;
+        }
         let remote = seen.prefill_worker.filter(|_| seen.pulled_tokens > 0);
         if charge.joins || planned != Some(remote.unwrap_or(decode)) {
             return;

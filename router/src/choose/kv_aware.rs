@@ -237,8 +237,9 @@ impl Policy for KvAware {
     fn computes_here(&self, case: &Case<'_>, decode: u32, best: f64) -> bool {
         let estimate = Estimate::new(case);
         let (worker, held) = (case.decode(decode), case.held(decode));
-        let here_s = estimate.here(worker, held).total_s();
-        let there_s = best + estimate.last(worker).total_s();
+        let ready_s = cost::join_s(case.ready_s(decode), estimate.stay(worker, held).queue_s);
+        let here_s = estimate.here(worker, held).total_s() + ready_s;
+        let there_s = best + cost::join_s(ready_s, best) + estimate.last(worker).total_s();
         estimate.prefers_here(held, here_s, there_s)
     }
 }

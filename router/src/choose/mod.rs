@@ -110,16 +110,17 @@ pub struct Assumed {
 pub struct Held {
     /// Which worker.
     pub worker: WorkerId,
-    /// Leading blocks of the prompt that it holds, or will hold ...
+    /// Leading blocks of the prompt that it holds, or will hold.
     pub blocks: usize,
-    /// ... in so many seconds: others are being made for an earlier turn.
-    pub ready_s: f64,
+    /// In how many seconds it will, where some of them are on their way for an earlier turn: 0 of
+    /// what is late.
+    pub ready_s: Option<f64>,
 }
 
 impl From<(WorkerId, usize)> for Held {
     /// Blocks that are there.
     fn from((worker, blocks): (WorkerId, usize)) -> Self {
-        Self { worker, blocks, ready_s: 0.0 }
+        Self { worker, blocks, ready_s: None }
     }
 }
 
@@ -209,7 +210,7 @@ impl Fleet {
                 Role::Prefill => (&mut scratch.held_prefill, &mut scratch.ready_prefill),
             };
             held[at] = blocks;
-            if ready_s > 0.0 {
+            if let Some(ready_s) = ready_s {
                 ready.push((at as u32, ready_s));
             }
         }
@@ -257,9 +258,9 @@ impl Fleet {
                 None => ask.prompt_tokens - held as usize * ask.block_tokens,
             };
             let id = |index: &usize| self.prefill[at(index) as usize].id;
-            let first = prefill.first().map_or(0.0, |first| case.ready_prefill_s(at(first)));
+            let first = prefill.first().is_some_and(|first| case.joins_prefill(at(first)));
             Plan {
-                joins: case.ready_s(decode).max(first) > 0.0,
+                joins: first || case.joins(decode),
                 decode: self.decode[decode as usize].id,
                 prefill: prefill.iter().map(id).collect(),
                 compute_tokens,

@@ -59,7 +59,17 @@ impl<'a> Case<'a> {
         ready_s(self.ready_decode, decode)
     }
 
+    /// Whether some of them are on their way.
+    pub fn joins(&self, decode: u32) -> bool {
+        self.ready_decode.iter().any(|(at, _)| *at == decode)
+    }
+
     /// The same of a prefill worker.
+    pub fn joins_prefill(&self, prefill: u32) -> bool {
+        self.ready_prefill.iter().any(|(at, _)| *at == prefill)
+    }
+
+    /// In how many seconds a prefill worker will hold them.
     pub fn ready_prefill_s(&self, prefill: u32) -> f64 {
         ready_s(self.ready_prefill, prefill)
     }

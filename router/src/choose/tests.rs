@@ -138,7 +138,7 @@ fn fan_out(turns: usize, joins: bool) -> usize {
         for (worker, ready_s) in prefill.into_iter().chain([(plan.decode, here_s)]) {
             let blocks = if joins { shared } else { 0 };
             held.retain(|held| held.worker != worker);
-            held.push(Held { worker, blocks, ready_s });
+            held.push(Held { worker, blocks, ready_s: Some(ready_s) });
         }
     }
     computed
@@ -156,31 +156,32 @@ fn waiting_for_the_work_of_others_is_not_learned_as_slowness() {
     let mut house = House::of(&[0], &[]);
     let policy = PolicyName::KvAware.policy();
     let rules = Rules { disaggregate_min_blocks: Threshold::Never, ..RULES };
-    for ready_s in [2.0, 0.0] {
+    // What is late is waited for all the same.
+    for ready_s in [Some(2.0), Some(0.0), None] {
         let held = Held { worker: WorkerId(1), blocks: 10, ready_s };
         let before = *house.fleet.common();
         for _ in 0..5 {
             let plan = house.fleet.choose(policy, &ask(10), &rules, [held], &[]).expect("a plan");
-            assert_eq!(plan.joins, ready_s > 0.0);
+            assert_eq!(plan.joins, ready_s.is_some());
             let mut charge = house.fleet.charge(&ask(10), &plan);
             let seen = Observed { computed_tokens: 1, prefill_s: 2.0, ..Observed::default() };
             house.fleet.started(&mut charge, &seen);
             house.fleet.ended(charge, 0, 0.0);
         }
-        assert_eq!(*house.fleet.common() == before, ready_s > 0.0, "{ready_s}");
+        assert_eq!(*house.fleet.common() == before, ready_s.is_some(), "{ready_s:?}");
     }
 }
 
 #[test]
 fn nobody_waits_for_what_takes_longer_than_doing_it_again() {
-    let held = Held { worker: WorkerId(1), blocks: 10, ready_s: 60.0 };
+    let held = Held { worker: WorkerId(1), blocks: 10, ready_s: Some(60.0) };
     let plan = |held| {
         let rules = Rules { disaggregate_min_blocks: Threshold::Never, ..RULES };
         let policy = PolicyName::KvAware.policy();
         House::of(&[0, 0], &[]).fleet.choose(policy, &ask(10), &rules, [held], &[]).expect("a plan")
     };
     assert_eq!(plan(held).decode, WorkerId(2));
-    assert_eq!(plan(Held { ready_s: 0.05, ..held }).decode, WorkerId(1));
+    assert_eq!(plan(Held { ready_s: Some(0.05), ..held }).decode, WorkerId(1));
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl State {
             let ready_s = expected.eta.saturating_sub(now).as_secs_f64();
             let (worker, blocks) = (expected.worker, expected.depth);
             prospects.retain(|prospect| prospect.worker != worker);
-            prospects.push(Held { worker, blocks, ready_s });
+            prospects.push(Held { worker, blocks, ready_s: Some(ready_s) });
         }
         prospects
     }

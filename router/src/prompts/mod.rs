@@ -106,10 +106,13 @@ impl Prompts {
             return Ok(Encoded { ids, ..Encoded::default() });
         }
         let remembered = self.encode_new(text, model, tenant, rendered)?;
+        let same = remembered.ids == ids;
         if let Some((_, metrics)) = &self.switch {
-            metrics.shadowed("prompt_cache", remembered.ids == ids);
+            metrics.shadowed("prompt_cache", same);
         }
-        Ok(Encoded { ids, reused: 0, known: Vec::new(), ..remembered })
+        // Of what was wrong nothing is built upon.
+        let basis = if same { remembered } else { Encoded::default() };
+        Ok(Encoded { ids, reused: 0, known: Vec::new(), ..basis })
     }
 
     fn state(&self) -> Switch {
