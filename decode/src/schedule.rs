@@ -270,7 +270,10 @@ impl DecodeSchedule {
         for id in self.order(now, |turn| turn.admitted.is_none() || turn.is_preempted()) {
             let turn = &self.turns[&id];
             if turn.admitted.is_some() {
-                if !self.resume_preempted(id) {
+                let resumed = self.resume_preempted(id)
+                    || (self.make_room(id, self.missing_to_resume(id), now, actions)
+                        && self.resume_preempted(id));
+                if !resumed {
                     break;
                 }
                 continue;
@@ -549,7 +552,7 @@ impl DecodeSchedule {
             let Phase::Preempted(tokens) = &turn.choices[choice].phase else { continue };
             let chain_key = turn.request.chain_key.clone();
             let block_tokens = chain_key.block_tokens as usize;
-            let needed = (tokens.len() / block_tokens + 2).min(slots);
+            let needed = blocks_to_resume(tokens.len(), block_tokens, slots);
             if self.credit_used + needed > slots || needed > self.blocks.available() as usize {
                 return false;
             }
@@ -562,6 +565,19 @@ impl DecodeSchedule {
             turn.choices[choice].phase = Phase::Filling(Fill::new(sequence, goal, 0));
         }
         true
+    }
+
+    /// Blocks that the first of its preempted choices lacks to continue.
+    fn missing_to_resume(&self, id: TurnId) -> usize {
+        let (turn, slots) = (&self.turns[&id], self.slots());
+        let block_tokens = turn.request.chain_key.block_tokens as usize;
+        let preempted = turn.choices.iter().find_map(|choice| match &choice.phase {
+            Phase::Preempted(tokens) => Some(tokens.len()),
+            _ => None,
+        });
+        let needed = preempted.map_or(0, |count| blocks_to_resume(count, block_tokens, slots));
+        let credit = (self.credit_used + needed).saturating_sub(slots);
+        credit.max(needed.saturating_sub(self.blocks.available() as usize))
     }
 
     /// Ends a turn with a typed failure.
@@ -624,6 +640,11 @@ impl DecodeSchedule {
         let entries = turns.map(|(id, turn)| turn.entry(*id)).collect();
         self.shares.order(entries, now, self.limits.ageing)
     }
+}
+
+/// A preempted choice continues where there is room for all it has and a block more.
+fn blocks_to_resume(tokens: usize, block_tokens: usize, slots: usize) -> usize {
+    (tokens / block_tokens + 2).min(slots)
 }
 
 /// Whether a block is that run's of that worker.

@@ -706,3 +706,32 @@ fn what_has_drawn_a_token_keeps_its_memory() {
     assert!(!rig.preempted);
     rig.assert_empty();
 }
+
+#[test]
+fn a_preempted_turn_takes_the_memory_of_what_nobody_waits_for() {
+    let (mut owner, mut rig) = (Rig::new(7, 40), Rig::new(1, 13));
+    let of = |id, strict_priority| {
+        let stop = StopRule { max_tokens: 60, ..turn(id, Vec::new()).stop };
+        let precedence = Precedence { strict_priority, ..Precedence::default() };
+        TurnRequest { osl: 0, stop, precedence, ..turn(id, prompt(0, 1, id as u32)) }
+    };
+    let wanted = [of(1, 1), of(2, 2)];
+    let behind = with_candidates(ahead(3, prompt(0, 8, 3)), &[7]);
+    let blocks = owner.lend(&behind);
+    for turn in wanted.iter().chain([&behind]) {
+        rig.submit(turn);
+    }
+    // The last of its blocks does not come.
+    rig.send(Event::Announced(TurnId(3), blocks[..7].to_vec()));
+    rig.bring_pulls(&owner);
+    rig.bring_pulls(&owner);
+    rig.run();
+    assert!(rig.preempted, "there is not room for all");
+    for turn in &wanted {
+        rig.assert_answered(turn);
+    }
+    rig.send(Event::PrefillFailed(TurnId(3), WorkerId(7)));
+    rig.run();
+    rig.assert_answered(&behind);
+    rig.assert_empty();
+}
