@@ -17,7 +17,7 @@ use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{Fill, FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule};
-use baton_worker::queue::{Shares, enough};
+use baton_worker::queue::Shares;
 use baton_worker::sequence::Sequence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -329,13 +329,12 @@ impl DecodeSchedule {
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let (urgency, ageing) = (self.turns[&id].urgency(), self.limits.ageing);
-        let gives_way = |other: &Turn| {
-            other.can_give_way() && self.shares.displaces(&urgency, &other.urgency(), now, ageing)
-        };
-        let order = self.order(now, gives_way);
-        let others = order.into_iter().map(|other| (other, self.turns[&other].credit()));
-        let chosen = enough(others, missing);
+        let (urgency, times) = (self.turns[&id].urgency(), (now, self.limits.ageing));
+        let others = self.order(now, Turn::can_give_way).into_iter().map(|other| {
+            let turn = &self.turns[&other];
+            (other, turn.urgency(), turn.credit())
+        });
+        let chosen = self.shares.displaced(&urgency, others, missing, times);
         for other in chosen.iter().flatten() {
             self.give_way(*other, actions);
         }

@@ -260,15 +260,13 @@ impl Turn {
     pub fn asked_for(&self, chain: &[SequenceHash], at: usize) -> Option<&Candidate> {
         let remote = self.remote.as_ref()?;
         let Phase::Filling(fill) = &self.choices[0].phase else { return None };
-        let own = &fill.sequence().chain()[..fill.goal()];
-        (own.get(at)? == chain.get(at)?).then_some(&remote.candidate)
+        (fill.wanted().get(at)? == chain.get(at)?).then_some(&remote.candidate)
     }
 
     /// How far its chain goes together with another.
     pub fn blocks_in_common(&self, chain: &[SequenceHash]) -> usize {
         let Phase::Filling(fill) = &self.choices[0].phase else { return 0 };
-        let own = &fill.sequence().chain()[..fill.goal()];
-        own.iter().zip(chain).take_while(|(own, other)| own == other).count()
+        fill.wanted().iter().zip(chain).take_while(|(own, other)| own == other).count()
     }
 
     /// Whether it can stop where it is, to begin again later: nothing was drawn, and no transport

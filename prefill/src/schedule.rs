@@ -17,7 +17,7 @@ use baton_worker::blocks::Blocks;
 use baton_worker::claims::Claims;
 use baton_worker::fill::{FillLimits, Next};
 use baton_worker::plan::{LoadReport, Pace, Plan, Schedule, Segment};
-use baton_worker::queue::{Shares, enough};
+use baton_worker::queue::Shares;
 use baton_worker::sequence::Sequence;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -314,15 +314,13 @@ impl PrefillSchedule {
     /// Has jobs give way to one that needs so many blocks more; `false`, and none does, where that
     /// would not be enough.
     fn make_room(&mut self, id: JobId, wanted: usize, slots: usize, now: Duration) -> bool {
-        let (urgency, ageing) = (self.jobs[&id].urgency(), self.limits.ageing);
-        let gives_way = |other: &Job| {
-            other.can_give_way() && self.shares.displaces(&urgency, &other.urgency(), now, ageing)
-        };
+        let (urgency, times) = (self.jobs[&id].urgency(), (now, self.limits.ageing));
         let order = self.order(now, Phase::is_filling);
         let others = order.into_iter().map(|other| (other, &self.jobs[&other]));
-        let others = others.filter(|(_, job)| gives_way(job));
+        let others = others.filter(|(_, job)| job.can_give_way());
+        let others = others.map(|(other, job)| (other, job.urgency(), job.given_back()));
         let missing = (self.reserved_blocks + wanted).saturating_sub(slots);
-        let chosen = enough(others.map(|(other, job)| (other, job.given_back())), missing);
+        let chosen = self.shares.displaced(&urgency, others, missing, times);
         for other in chosen.iter().flatten() {
             let key = self.mint_seq();
             let job = self.jobs.get_mut(other).expect("listed jobs exist");

@@ -116,9 +116,14 @@ impl Fill {
         self.sequence.pins().len()
     }
 
-    /// The first whole block that is not at hand.
+    /// The hashes of the whole blocks that are wanted.
+    pub fn wanted(&self) -> &[SequenceHash] {
+        &self.sequence.chain()[..self.goal]
+    }
+
+    /// The first of them that is not at hand.
     pub fn missing(&self) -> Option<&SequenceHash> {
-        self.sequence.chain()[..self.goal].get(self.have())
+        self.wanted().get(self.have())
     }
 
     /// Where the blocks came from.

@@ -106,24 +106,6 @@ pub struct Entry<'a, Id> {
     pub cost_tokens: u64,
 }
 
-/// Of pieces of work in their order, with the blocks that each would give back: the last ones that
-/// together give back what is `missing`; `None` where all do not.
-pub fn enough<Id>(
-    order: impl DoubleEndedIterator<Item = (Id, usize)>,
-    missing: usize,
-) -> Option<Vec<Id>> {
-    let mut gained = 0;
-    let mut chosen = Vec::new();
-    for (id, blocks) in order.rev() {
-        if gained >= missing {
-            break;
-        }
-        gained += blocks;
-        chosen.push(id);
-    }
-    (gained >= missing).then_some(chosen)
-}
-
 /// What each tenant was given, for fair shares.
 ///
 /// A tenant's account grows by what it is given, divided by its weight; the least account is
@@ -207,6 +189,30 @@ impl Shares {
         ageing: Duration,
     ) -> bool {
         self.switch == Switch::On && one.displaces(other, now, ageing)
+    }
+
+    /// Of pieces of work in their order, with the blocks that each would give back: the last ones
+    /// that `urgency` displaces and that together give back what is `missing`; `None` where all of
+    /// those do not.
+    pub fn displaced<Id>(
+        &self,
+        urgency: &Urgency,
+        order: impl DoubleEndedIterator<Item = (Id, Urgency, usize)>,
+        missing: usize,
+        (now, ageing): (Duration, Duration),
+    ) -> Option<Vec<Id>> {
+        let mut gained = 0;
+        let mut chosen = Vec::new();
+        for (id, other, blocks) in order.rev() {
+            if gained >= missing {
+                break;
+            }
+            if self.displaces(urgency, &other, now, ageing) {
+                gained += blocks;
+                chosen.push(id);
+            }
+        }
+        (gained >= missing).then_some(chosen)
     }
 
     /// The order in which these are to be served.

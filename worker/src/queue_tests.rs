@@ -146,12 +146,17 @@ fn accounts_of_tenants_that_are_gone_are_bounded() {
 
 #[test]
 fn the_last_in_the_order_give_way_first_and_none_where_all_are_not_enough() {
-    let order = [("a", 5), ("b", 1), ("c", 2)];
-    let enough = |missing| enough(order.into_iter(), missing);
-    assert_eq!(enough(2), Some(vec!["c"]));
-    assert_eq!(enough(3), Some(vec!["c", "b"]));
-    assert_eq!(enough(8), Some(vec!["c", "b", "a"]));
-    assert_eq!(enough(9), None);
+    let low = urgency(0, BACKGROUND_PRIORITY, 0);
+    // The last one stands its ground.
+    let order = [("a", low, 5), ("b", low, 1), ("c", low, 2), ("d", urgency(1, 0, 0), 9)];
+    let displaced = |missing| {
+        let times = (100 * SECOND, SECOND);
+        Shares::default().displaced(&urgency(0, 0, 100), order.into_iter(), missing, times)
+    };
+    assert_eq!(displaced(2), Some(vec!["c"]));
+    assert_eq!(displaced(3), Some(vec!["c", "b"]));
+    assert_eq!(displaced(8), Some(vec!["c", "b", "a"]));
+    assert_eq!(displaced(9), None);
 }
 
 #[test]
