@@ -61,6 +61,8 @@ struct Decided {
     ask: Ask,
     plan: Plan,
     link: Arc<Link>,
+    /// What counted as held.
+    known: Vec<Held>,
     fallback: Option<Fallback>,
     why: Option<Explanation>,
     shadows: Vec<(&'static str, bool)>,
@@ -118,11 +120,12 @@ impl Cluster {
         if !state.serves(wanted.model) {
             return None;
         }
-        let Decided { ask, plan, link, fallback, why, shadows } = state.decide(wanted, &held)?;
+        let decided = state.decide(wanted, &held)?;
+        let Decided { ask, plan, link, known, fallback, why, shadows } = decided;
         let prefill = plan.prefill.iter().filter_map(|worker| state.address(*worker)).collect();
         let charge = Some(state.fleet.charge(&ask, &plan));
         if wanted.switches.fan_out != Switch::Off {
-            state.announce(wanted.chain, &ask, &plan, &held);
+            state.announce(wanted.chain, &ask, &plan, &known);
         }
         let why = why.map(|why| state.name(why, wanted.told.map(|told| (told, fallback))));
         let ticket = Ticket { cluster: self.clone(), charge, started: false };
@@ -151,7 +154,7 @@ impl Cluster {
         if !state.serves(wanted.model) {
             return None;
         }
-        let prospects = state.known(wanted, &held);
+        let prospects = state.known(wanted, &held, wanted.switches.fan_out == Switch::On);
         let why = state.fleet.consult(ask, rules, prospects, tried, candidates_max)?;
         Some(state.name(why, None))
     }
@@ -192,19 +195,15 @@ impl State {
         self.model.as_ref().is_some_and(|now| now.description.domain == model.description.domain)
     }
 
-    /// What counts as held.
-    fn known(&self, wanted: &Wanted<'_>, held: &[Match]) -> Vec<Held> {
-        match wanted.switches.fan_out {
-            Switch::On => self.prospects(wanted, held),
-            Switch::Shadow | Switch::Off => plain(held),
+    /// What counts as held: what is, and, where turns join others, what is on its way for those
+    /// that were placed before. Who needs the same may go there and wait for it.
+    fn known(&self, wanted: &Wanted<'_>, held: &[Match], joins: bool) -> Vec<Held> {
+        let mut prospects: Vec<Held> =
+            held.iter().map(|held| Held::from((held.worker, held.depth))).collect();
+        if !joins {
+            return prospects;
         }
-    }
-
-    /// What is held, and what is on its way for turns that were placed before: a turn that needs
-    /// the same may go there and wait for it.
-    fn prospects(&self, wanted: &Wanted<'_>, held: &[Match]) -> Vec<Held> {
         let now = Monotonic::process().now();
-        let mut prospects = plain(held);
         for expected in self.index.expected(wanted.chain, GROUP, held, now) {
             let ready_s = expected.eta.saturating_sub(now).as_secs_f64();
             let (worker, blocks) = (expected.worker, expected.depth);
@@ -214,11 +213,12 @@ impl State {
         prospects
     }
 
-    /// Takes note that the prompt's blocks are on their way to those who were chosen for it.
-    fn announce(&mut self, chain: &[SequenceHash], ask: &Ask, plan: &Plan, held: &[Match]) {
+    /// Takes note that the prompt's blocks are on their way to those who were chosen for it, as far
+    /// as they were not `known` to be before.
+    fn announce(&mut self, chain: &[SequenceHash], ask: &Ask, plan: &Plan, known: &[Held]) {
         let now = Monotonic::process().now();
         let (there_s, here_s) = self.fleet.ready_s(ask, plan);
-        let depth = |worker| held.iter().find(|m| m.worker == worker).map_or(0, |m| m.depth);
+        let depth = |worker| known.iter().find(|k| k.worker == worker).map_or(0, |k| k.blocks);
         let to = plan.prefill.first().map(|prefill| (*prefill, there_s));
         for (worker, ready_s) in to.into_iter().chain([(plan.decode, here_s)]) {
             let eta = now + Duration::try_from_secs_f64(ready_s).unwrap_or_default();
@@ -233,11 +233,11 @@ impl State {
     }
 
     fn decide(&mut self, wanted: &Wanted<'_>, held: &[Match]) -> Option<Decided> {
-        let prospects = self.known(wanted, held);
+        let known = self.known(wanted, held, wanted.switches.fan_out == Switch::On);
         let ask = Ask { turn: self.turns, ..wanted.ask };
         let (rules, tried) = (&wanted.rules, wanted.tried);
         loop {
-            let prospects = prospects.iter().copied();
+            let prospects = known.iter().copied();
             let told = wanted.told;
             let heeded =
                 told.map(|told| self.fleet.heed(told, &ask, rules, prospects.clone(), tried));
@@ -260,7 +260,7 @@ impl State {
             self.turns += 1;
             let fallback = heeded.and_then(Result::err);
             let shadows = self.shadows(wanted, &ask, held, &plan);
-            return Some(Decided { ask, plan, link, fallback, why, shadows });
+            return Some(Decided { ask, plan, link, known, fallback, why, shadows });
         }
     }
 
@@ -278,7 +278,7 @@ impl State {
         for (feature, _) in features.into_iter().filter(|(_, state)| *state == Switch::Shadow) {
             let policy = if feature == "kv_aware" { wanted.policy } else { wanted.acting() };
             let joins = feature == "fan_out" || fan_out == Switch::On;
-            let prospects = if joins { self.prospects(wanted, held) } else { plain(held) };
+            let prospects = self.known(wanted, held, joins);
             let (rules, tried) = (&wanted.rules, wanted.tried);
             let other = self.fleet.choose(policy.policy(), ask, rules, prospects, tried);
             let same = other.is_some_and(|other| {
@@ -298,9 +298,4 @@ impl State {
         let told = told.map(|(told, fallback)| (told.clone(), fallback));
         Explained { explanation, names, tiers: BTreeMap::new(), told }
     }
-}
-
-/// What is held, and nothing else.
-fn plain(held: &[Match]) -> Vec<Held> {
-    held.iter().map(|held| Held::from((held.worker, held.depth))).collect()
 }
