@@ -15,25 +15,16 @@ import json
 import random
 import statistics
 import sys
-import time
 
 import openai
 
-from witness_cluster import Cluster, words
+from witness_cluster import Cluster, first_token_s, words
 
 SHARED, OWN, ANSWER = 20_000, 64, 8
 
 
 async def ask(client, prompt):
-    """The seconds to the first token of an answer."""
-    began, first = time.perf_counter(), None
-    stream = await client.completions.create(
-        model="witness", prompt=prompt, max_tokens=ANSWER, temperature=0, stream=True
-    )
-    async for event in stream:
-        if event.choices and event.choices[0].text:
-            first = first or time.perf_counter() - began
-    return first
+    return await first_token_s(client, prompt=prompt, max_tokens=ANSWER)
 
 
 async def together(cluster, client, rng, count):
@@ -48,12 +39,7 @@ async def together(cluster, client, rng, count):
 async def measure(args, cluster):
     client = openai.AsyncOpenAI(base_url=f"{cluster.urls[0]}/v1", api_key="none")
     rng = random.Random(1)
-    for _ in range(200):
-        try:
-            await ask(client, "hello")
-            break
-        except openai.APIError:
-            await asyncio.sleep(0.1)
+    await ask(client, "hello")
     found = {args.agents: [], 1: []}
     for at in range(args.rounds):
         for count, rows in found.items():

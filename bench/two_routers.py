@@ -18,38 +18,24 @@ import time
 
 import openai
 
-from witness_cluster import Cluster, words
+from witness_cluster import Cluster, first_token_s, words
 
 PROMPT, ANSWER, URGENT = 1000, 4, 10
 
 
 async def ask(client, prompt, priority, times):
     """Appends the seconds to the first token."""
-    began, first = time.perf_counter(), None
-    stream = await client.completions.create(
-        model="witness",
-        prompt=prompt,
-        max_tokens=ANSWER,
-        temperature=0,
-        stream=True,
-        extra_body={"intent": {"priority": priority}},
+    intent = {"intent": {"priority": priority}}
+    times.append(
+        await first_token_s(client, prompt=prompt, max_tokens=ANSWER, extra_body=intent)
     )
-    async for event in stream:
-        if first is None and event.choices and event.choices[0].text:
-            first = time.perf_counter() - began
-    times.append(first)
 
 
 async def load(urls, args, rng):
     """The times of urgent and of ordinary requests under an open loop of arrivals."""
     clients = [openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") for url in urls]
     for client in clients:
-        for _ in range(200):
-            try:
-                await ask(client, "hello", 0, [])
-                break
-            except openai.APIError:
-                await asyncio.sleep(0.1)
+        await ask(client, "hello", 0, [])
     found, tasks = {0: [], URGENT: []}, []
     at = time.perf_counter()
     for number in range(int(args.per_s * args.seconds)):

@@ -5,6 +5,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -84,6 +85,13 @@ class Cluster:
         return sum(int(float(line.rsplit(" ", 1)[1])) for line in counts)
 
     def __enter__(self):
+        for url in self.urls:
+            for _ in range(200):
+                try:
+                    urllib.request.urlopen(f"{url}/ready").close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
         return self
 
     def __exit__(self, *_):
@@ -92,6 +100,18 @@ class Cluster:
         for process in self.started:
             process.wait(30)
         self.folder.cleanup()
+
+
+async def first_token_s(client, **request):
+    """The seconds to the first token of a streamed completion, which is read to its end."""
+    began, first = time.perf_counter(), None
+    stream = await client.completions.create(
+        model="witness", temperature=0, stream=True, **request
+    )
+    async for event in stream:
+        if first is None and event.choices and event.choices[0].text:
+            first = time.perf_counter() - began
+    return first
 
 
 def words(rng, count):
