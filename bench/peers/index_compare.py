@@ -134,8 +134,9 @@ class Baton:
 
     def alone(self):
         found = self.take()
+        limits = {key: value for key, value in found.items() if key.startswith("limit_")}
         same = {key: found[key] for key in ("lookups_per_s", "event_blocks_per_s", "block_ops_per_s")}
-        return {**same, "p50_us": found["lookup_p50_us"], "p99_us": found["lookup_p99_us"]}
+        return {**same, **limits, "p50_us": found["lookup_p50_us"], "p99_us": found["lookup_p99_us"]}
 
     def cell(self, window_ms):
         found = self.take("--window-ms", window_ms, "--lanes", self.options.lanes)
@@ -187,6 +188,22 @@ def table(results):
         if turn != "alone":
             kept = [f"{sum(one['kept_up'] for one in rounds)} of {len(rounds)}" for rounds in found.values()]
             lines.append(f"  {'rounds that it kept up in':<36}" + "".join(f"{one:>13}{'':<15}" for one in kept).rstrip())
+    return lines
+
+
+LIMITS = {
+    "limit_event_blocks_per_s": ("marks of blocks' names alone, an event's blocks", "M/s", 1e6),
+    "limit_lookup_p50_us": ("one round of probes, p50", "us", 1),
+    "limit_lookup_p99_us": ("one round of probes, p99", "us", 1),
+}
+
+
+def limits(results):
+    """What this machine allows to an index that finds blocks by name, measured in the same run."""
+    lines = ["limits"]
+    for key, (what, unit, scale) in LIMITS.items():
+        value = statistics.median(one[key] / scale for one in results["alone"]["baton"])
+        lines.append(f"  {what:<50}{value:>8.2f} {unit}")
     return lines
 
 
@@ -242,7 +259,7 @@ def main():
         dynamo.write(options.operations)
         results = compare(options, contestants)
     found = goals(results)
-    print("\n".join([*table(results), "", *(goal["line"] for goal in found)]))
+    print("\n".join([*table(results), *limits(results), "", *(goal["line"] for goal in found)]))
     if options.json:
         print(json.dumps({"rounds": results, "goals": found}))
 

@@ -15,7 +15,7 @@
 //! [`hash`] computes identities, [`record`] is what lies beside a block in memory that others may
 //! read, [`pool`] keeps the slots of one worker, [`events`] tells about them, and [`index`] is what
 //! a router makes of the events of all workers.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod block;
 pub mod events;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod chance;
+mod limits;
 mod measure;
 mod replay;
 mod report;

@@ -2,6 +2,7 @@
 //! that issue, look up and take events up side by side. All events count until the last of them has
 //! been taken up, and every lookup is exact afterwards.
 
+use crate::limits;
 use crate::measure::{Times, now, timed};
 use crate::report::Report;
 use crate::trace::{Operation, Trace, What};
@@ -79,6 +80,7 @@ pub(super) fn run(replay: &Replay) -> Result<Report, String> {
     report.add("event_blocks", "  of so many blocks", trace.event_blocks as f64, "");
     if replay.window_ms == 0 {
         alone(&mut index, &trace, &mut report);
+        limits::add(&trace, &mut report);
     } else {
         load(&mut index, &trace, replay, &mut report);
     }

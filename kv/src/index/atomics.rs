@@ -4,9 +4,12 @@
 pub(super) use std::hint::spin_loop;
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Buckets of an empty table, each with a version of its own; a power of two.
-pub(super) const STRIPES: usize = 256;
+/// Buckets of an empty table; a power of two.
+pub(super) const FIRST_BUCKETS: usize = 256;
 /// Rows of the first segments of an array that grows; a power of two.
 pub(super) const FIRST_ROWS: usize = 64;
-/// Buckets for each entry: most are empty, and whoever looks there for what is not known is done.
-pub(super) const BUCKETS: usize = 2;
+/// Entries that have places in their bucket.
+pub(super) const PLACES: usize = 6;
+/// The table grows when two buckets have so many entries on average. One that waits to be split then
+/// has up to five; where it has more than places, some are linked.
+pub(super) const FULL: usize = 6;

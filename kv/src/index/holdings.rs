@@ -36,9 +36,9 @@ impl Holdings {
         self.held.iter()
     }
 
-    /// Reads what is known of an entry, so that it is in the cache.
-    pub(super) fn touch(&self, entry: u32) -> u64 {
-        self.held.touch(entry)
+    /// Says that an entry will be looked up or changed.
+    pub(super) fn expect(&self, entry: u32) {
+        self.held.expect(entry);
     }
 
     /// Takes up an entry that is not held yet.
@@ -50,47 +50,46 @@ impl Holdings {
             self.forks.insert(entry, children);
         }
         let Some(parent) = parent else { return };
-        match self.children(parent) {
-            Some(children) => self.set_children(parent, children + 1),
+        match self.held.change(parent, |few| (few + 1).min(MANY)) {
+            Some(MANY) => *self.forks.entry(parent).or_insert(MANY) += 1,
+            Some(few) if few + 1 == MANY => drop(self.forks.insert(parent, MANY)),
+            Some(_) => {}
             None => *self.missing.entry(parent).or_default() += 1,
         }
     }
 
     /// Gives up an entry that is held.
     pub(super) fn remove(&mut self, entry: u32, parent: Option<u32>) {
-        let children = self.children(entry).unwrap_or(0);
-        self.held.remove(entry);
-        if children >= MANY {
-            self.forks.remove(&entry);
+        let mut children = self.held.remove(entry).unwrap_or(0);
+        if children == MANY {
+            children = self.forks.remove(&entry).unwrap_or(MANY);
         }
         if children > 0 {
             self.missing.insert(entry, children);
         }
         let Some(parent) = parent else { return };
-        if let Some(children) = self.children(parent) {
-            self.set_children(parent, children.saturating_sub(1));
-        } else if let Some(children) = self.missing.get_mut(&parent) {
-            *children -= 1;
-            if *children == 0 {
-                self.missing.remove(&parent);
+        match self.held.change(parent, |few| if few == MANY { MANY } else { few.saturating_sub(1) })
+        {
+            Some(MANY) => self.leave_fork(parent),
+            Some(_) => {}
+            None => {
+                if let Some(children) = self.missing.get_mut(&parent) {
+                    *children -= 1;
+                    if *children == 0 {
+                        self.missing.remove(&parent);
+                    }
+                }
             }
         }
     }
 
-    /// How many held blocks continue this one; `None` if it is not held.
-    fn children(&self, entry: u32) -> Option<u32> {
-        match self.held.get(entry)? {
-            MANY => self.forks.get(&entry).copied(),
-            few => Some(few),
-        }
-    }
-
-    fn set_children(&mut self, entry: u32, children: u32) {
-        self.held.set(entry, children.min(MANY));
-        if children >= MANY {
-            self.forks.insert(entry, children);
-        } else if children + 1 == MANY {
-            self.forks.remove(&entry);
+    /// One block less continues one that many continue.
+    fn leave_fork(&mut self, parent: u32) {
+        let Some(children) = self.forks.get_mut(&parent) else { return };
+        *children -= 1;
+        if *children < MANY {
+            self.forks.remove(&parent);
+            self.held.set(parent, MANY - 1);
         }
     }
 }

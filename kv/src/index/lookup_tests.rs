@@ -5,7 +5,7 @@
 use super::model_tests::{Chance, hash, rounds, seed};
 use super::view::during;
 use super::*;
-use crate::block::BlockId;
+use crate::block::{BlockId, Tier};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! The table and the sets under a model checker: their sources once more, on the checker's atomics.
 //! It lets the writer interrupt the reader, and the reader the writer, at any access, and gives the
 //! reader every stale value that the memory model allows; all orders are tried. Without any one of
-//! the reader's checks a test here fails. `BATON_LONG` lifts the bound on interruptions.
+//! the reader's checks a test here fails. `BATON_LONG` allows more interruptions.
 #![allow(clippy::unwrap_used, dead_code)]
 #![allow(clippy::duplicate_mod, reason = "the same sources, on other atomics")]
 
@@ -11,9 +11,10 @@ mod atomics {
     pub(super) use loom::hint::spin_loop;
     pub(super) use loom::sync::atomic::{Ordering, fence};
 
-    pub(super) const STRIPES: usize = 2;
-    pub(super) const BUCKETS: usize = 1;
+    pub(super) const FIRST_BUCKETS: usize = 2;
     pub(super) const FIRST_ROWS: usize = 1;
+    pub(super) const PLACES: usize = 1;
+    pub(super) const FULL: usize = 3;
 
     loom::thread_local! {
         /// Whether this thread is the writer.
@@ -63,6 +64,10 @@ mod atomics {
     atomic!(AtomicU32, u32);
     atomic!(AtomicU64, u64);
 }
+#[path = "bucket.rs"]
+mod bucket;
+#[path = "prefetch.rs"]
+mod prefetch;
 #[path = "segments.rs"]
 mod segments;
 #[path = "sets.rs"]
@@ -76,14 +81,14 @@ use crate::guard::Guard;
 use baton_proto::ids::{GroupId, SequenceHash};
 use loom::sync::Arc;
 use sets::{EMPTY, SetRef, SetRows, SetWriter, slots, tier_in};
-use table::{Name, Table, TableWriter, bucket_of};
+use table::{Name, Sought, Table, TableWriter, bucket_of};
 
-/// How often one thread may interrupt the other, at any places; in the long form as often as there
-/// are places. Without any of the checks one interruption is enough for a wrong answer.
-const INTERRUPTIONS: usize = 3;
+/// How often one thread may interrupt the other, at any places, in the short and the long form.
+/// Without any of the checks one interruption is enough for a wrong answer.
+const INTERRUPTIONS: [usize; 2] = [3, 5];
 
-/// The entry of `y`, which was added second.
-const ENTRY_OF_Y: u32 = 2;
+/// The entry of `y`, which was added third.
+const ENTRY_OF_Y: u32 = 3;
 
 /// A set's workers, by slot.
 type Members = Vec<(u32, Tier)>;
@@ -94,8 +99,9 @@ struct Shared {
     rows: SetRows,
 }
 
-/// The writer, with three blocks: `x` and `y` share a bucket, in which `y` comes first, and `y`
-/// moves when the table grows; `z` is in another bucket, and not in the table yet.
+/// The writer, with four blocks: `w`, `x` and `y` share a bucket, in which `w` has the place, and
+/// `x` and `y` are linked, `y` first; `w` and `y` move when the table grows; `z` is in another
+/// bucket, and not in the table yet.
 struct Writer {
     blocks: TableWriter,
     sets: SetWriter,
@@ -104,23 +110,32 @@ struct Writer {
     z: Name,
 }
 
-/// The name that comes into one bucket of two, and into one of three.
+/// The first name that comes into one bucket of two, and into one of three.
 fn name(of_two: u32, of_three: u32) -> Name {
-    let mut names = (0..=u8::MAX)
-        .map(|n| Name::new(&BlockKey { hash: SequenceHash([n; 16]), group: GroupId(0) }));
-    names.find(|name| (bucket_of(*name, 2), bucket_of(*name, 3)) == (of_two, of_three)).unwrap()
+    names(of_two, of_three).next().unwrap()
+}
+
+fn names(of_two: u32, of_three: u32) -> impl Iterator<Item = Name> {
+    let names = (0..=u8::MAX)
+        .map(|n| Sought::new(&BlockKey { hash: SequenceHash([n; 16]), group: GroupId(0) }).name);
+    names.filter(move |name| (bucket_of(*name, 2), bucket_of(*name, 3)) == (of_two, of_three))
+}
+
+fn w() -> Name {
+    names(0, 2).nth(1).unwrap()
 }
 
 impl Writer {
-    /// Worker 0 holds `x` and `y`, worker 1 also `x` if that is `shared`.
+    /// Worker 0 holds `w`, `x` and `y`, worker 1 also `x` if that is `shared`.
     fn new(seen: &Shared, shared: bool) -> Self {
         // Rows that are added later are seen through a `OnceLock`, of which the checker knows
         // nothing: so they are all there before the threads.
         seen.table.add_rows(4);
         let (x, y, z) = (name(0, 0), name(0, 2), name(1, 1));
+        let w = w();
         let mut writer = Self { blocks: TableWriter::new(8), sets: SetWriter::default(), x, y, z };
-        for name in [x, y] {
-            writer.blocks.add(&seen.table, name);
+        for name in [w, x, y] {
+            writer.blocks.add(&seen.table, &Sought::named(name));
             writer.hold(seen, name, 0, Some(Tier::Device));
         }
         if shared {
@@ -130,25 +145,25 @@ impl Writer {
     }
 
     fn hold(&mut self, seen: &Shared, name: Name, slot: u32, tier: Option<Tier>) {
-        let entry = TableWriter::find(&seen.table, name).unwrap();
-        let old = TableWriter::set(&seen.table, entry);
+        let block = TableWriter::find(&seen.table, &Sought::named(name)).unwrap();
+        let old = block.set();
         let new = self.sets.with(&seen.rows, old, slot, tier);
-        TableWriter::replace_set(&seen.table, entry, new);
+        block.replace_set(new);
         self.sets.release(&seen.rows, old);
         if new == EMPTY {
-            self.blocks.unlink(&seen.table, entry);
+            self.blocks.unlink(&seen.table, block);
         }
     }
 
     fn add_z(&mut self, seen: &Shared) {
-        self.blocks.add(&seen.table, self.z);
+        self.blocks.add(&seen.table, &Sought::named(self.z));
         self.hold(seen, self.z, 2, Some(Tier::Disk));
     }
 }
 
 impl Shared {
     fn find(&self, name: Name) -> SetRef {
-        self.table.find(&self.table.begin(name), &self.rows).set
+        self.table.find(&self.table.aim(self.table.begin(name)), &self.rows).set
     }
 }
 
@@ -159,7 +174,7 @@ fn model(
     read: impl Fn(&Shared) + Send + Sync + 'static,
 ) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(rounds(INTERRUPTIONS, usize::from(u8::MAX)));
+    model.preemption_bound = Some(rounds(INTERRUPTIONS[0], INTERRUPTIONS[1]));
     model.check(move || {
         atomics::WRITES.with(|writes| writes.set(true));
         let seen = Arc::new(Shared { table: Table::new(), rows: SetRows::new(4) });
@@ -209,9 +224,21 @@ fn a_guess_at_z() {
     a_guess_goes_out_of_date(name(1, 1), |members| members == [(2, Tier::Disk)]);
 }
 
-/// `z` makes the table grow, and `y` moves to the new bucket; meanwhile it is in none.
+/// `z` makes the table grow, and `w` and `y` move to the new bucket; meanwhile they are in none.
 fn the_table_grows() {
     model(false, Writer::add_z, |seen| assert!(!seen.find(name(0, 2)).is_empty(), "y is held"));
+    model(false, Writer::add_z, |seen| assert!(!seen.find(w()).is_empty(), "w is held"));
+}
+
+/// `w` gives up its place, and gets it again, while another one is looked for.
+fn a_place_changes_hands() {
+    let write = |writer: &mut Writer, seen: &Shared| {
+        writer.hold(seen, w(), 0, None);
+        writer.hold(seen, writer.y, 0, None);
+        writer.blocks.add(&seen.table, &Sought::named(writer.y));
+        writer.hold(seen, writer.y, 0, Some(Tier::Device));
+    };
+    model(false, write, |seen| assert!(!seen.find(name(0, 0)).is_empty(), "x is held"));
 }
 
 /// Worker 1 gives up `x`, and the row of its set becomes that of another one.
@@ -247,6 +274,11 @@ fn a_held_block_is_found_while_another_entry_changes_hands() {
 #[test]
 fn a_held_block_is_found_while_the_table_grows() {
     the_table_grows();
+}
+
+#[test]
+fn a_held_block_is_found_while_a_place_changes_hands() {
+    a_place_changes_hands();
 }
 
 #[test]
@@ -292,7 +324,13 @@ fn without_the_name_after_the_set_a_guess_finds_the_entrys_next_block() {
 }
 
 #[test]
-#[should_panic(expected = "not a set of that block")]
-fn without_the_version_after_the_set_a_guess_finds_the_entrys_last_block() {
-    Guard::Version.without(a_guess_at_z);
+#[should_panic(expected = "y is held")]
+fn without_the_bucket_after_the_look_a_held_block_is_missed() {
+    Guard::Bucket.without(the_table_grows);
+}
+
+#[test]
+#[should_panic(expected = "not a set of x")]
+fn without_the_set_after_the_rows_version_a_row_is_another_sets() {
+    Guard::Set.without(|| a_row_changes_hands(copied));
 }

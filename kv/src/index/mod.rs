@@ -26,45 +26,46 @@
 //!
 //! # Memory
 //!
-//! A block that one worker holds takes 42 to 47 bytes: 32 for the entry (up to an eighth more
-//! allocated in advance), 8 to 9 for the buckets, 1 to 2 in the worker's own set, or up to 15 where
-//! its blocks were published each for itself. Each further holder adds the latter. Each distinct set of two or more holders, which the blocks of one
-//! conversation share, takes 16 + 24 bytes per 64 workers of the bound, and some 30 of the writer's.
+//! A block that one worker holds takes 57 to 60 bytes: 32 for the entry and 21 for the buckets (up to
+//! an eighth more allocated in advance), 1 to 2 in the worker's own set, or up to 15 where its blocks
+//! were published each for itself. Each further holder adds the latter. Each distinct set of two or
+//! more holders, which the blocks of one conversation share, takes 16 + 24 bytes per 64 workers of
+//! the bound, and some 30 of the writer's.
 //! Nothing grows by churn: entries and sets are reused.
 
 mod atomics;
+mod bucket;
 mod holdings;
 mod pages;
 mod pending;
+mod prefetch;
 mod reader;
 mod segments;
 mod sets;
 mod steps;
 mod table;
+mod update;
 mod view;
 
 pub use pending::Expected;
 pub use reader::{Depths, Reader};
 pub use view::{Holder, Match, View};
 
-use crate::block::{BlockKey, Tier};
-use crate::events::{Batch, BlockEvent, EventKind};
+use crate::block::BlockKey;
+use crate::events::{Batch, BlockEvent};
 use crate::guard::Guard;
-use atomics::{BUCKETS, Ordering};
+use atomics::Ordering;
 use baton_proto::ids::{EventSeq, GroupId, Incarnation, SequenceHash, WorkerId};
 use holdings::Holdings;
 use pending::PendingWork;
-use sets::{EMPTY, SetWriter};
+use sets::SetWriter;
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::ops::Deref;
 use std::time::Duration;
-use table::{Name, Probe, TableWriter};
+use table::{Sought, TableWriter};
 use thiserror::Error;
+use update::Update;
 use view::Shared;
-
-/// Events whose memory is read together before they are taken up.
-const TOUCHED: usize = 16;
 
 /// Bounds of an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,8 +93,6 @@ pub struct Index {
     blocks: TableWriter,
     sets: SetWriter,
     pending: PendingWork,
-    /// The entry that was changed last.
-    last: u32,
 }
 
 /// A worker; its slot is its number in sets.
@@ -147,7 +146,6 @@ impl Index {
             blocks: TableWriter::new(config.blocks_max),
             sets: SetWriter::default(),
             pending: PendingWork::new(config.pending_max),
-            last: 0,
         }
     }
 
@@ -309,151 +307,28 @@ impl Index {
     fn holds(&self, worker: WorkerId, block: &BlockKey) -> bool {
         let Shared { table, rows, .. } = &*self.view.0;
         let Some(&slot) = self.slots.get(&worker) else { return false };
-        TableWriter::find(table, Name::new(block)).is_some_and(|entry| {
-            SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_some()
-        })
+        TableWriter::find(table, &Sought::new(block))
+            .is_some_and(|block| SetWriter::tier_of(rows, block.set(), slot).is_some())
     }
 
-    /// A block that appears twice, or goes without having come, changes nothing: the events after
-    /// it count all the same.
     fn apply_events(&mut self, worker: WorkerId, slot: u32, events: &[BlockEvent]) {
-        for events in events.chunks(TOUCHED) {
-            self.touch(slot, events);
-            for event in events {
-                let key = BlockKey { hash: event.hash, group: event.group };
-                self.pending.settle(worker, &key);
-                match event.kind {
-                    EventKind::Published => self.publish(slot, &key, event.parent, event.tier),
-                    EventKind::Removed => self.remove(slot, &key),
-                }
-            }
-        }
+        self.pending.settle_all(worker, events);
+        self.update(slot).apply(events);
     }
 
-    /// Reads what the events will need, so that the processor overlaps the memory accesses of all of
-    /// them, which would have to wait for each other one event after the other.
-    fn touch(&self, slot: u32, events: &[BlockEvent]) {
-        let table = &self.view.0.table;
-        let mut probes = [Probe::default(); TOUCHED];
-        for (probe, event) in probes.iter_mut().zip(events) {
-            let key = BlockKey { hash: event.hash, group: event.group };
-            *probe = table.begin(Name::new(&key));
-        }
-        let probes = &probes[..events.len()];
-        for probe in probes {
-            black_box(table.touch(probe));
-        }
-        table.touch_splits(BUCKETS * events.len());
-        let holdings = &self.worker(slot).holdings;
-        let upcoming = self.blocks.upcoming();
-        for (probe, new) in probes.iter().zip(upcoming..) {
-            black_box(holdings.touch(table.first(probe).unwrap_or(new)));
-        }
-    }
-
-    /// The entry of a name, which is probably that one.
-    fn find(&self, name: Name, guess: u32) -> Option<u32> {
-        let table = &self.view.0.table;
-        TableWriter::find_at(table, name, guess).or_else(|| TableWriter::find(table, name))
-    }
-
-    fn publish(&mut self, slot: u32, key: &BlockKey, parent: Option<SequenceHash>, tier: Tier) {
-        let Shared { table, rows, .. } = &*self.view.0;
-        let name = Name::new(key);
-        // Blocks that were published one after the other have entries one after the other.
-        let known = self.find(name, self.last.wrapping_add(1));
-        let set = known.map_or(EMPTY, |entry| TableWriter::set(table, entry));
-        let entry = match (known, SetWriter::tier_of(rows, set, slot)) {
-            (_, Some(held)) if held == tier => return,
-            (Some(entry), Some(_)) => entry,
-            _ => {
-                // Whoever holds it first says what it continues; the same hash has the same parent.
-                let parent = parent.filter(|parent| *parent != key.hash && set == EMPTY);
-                let parent = parent.map(|hash| Name::new(&BlockKey { hash, group: key.group }));
-                let Some(entry) = self.take_up(slot, name, known, parent) else { return };
-                entry
-            }
-        };
-        self.change(slot, entry, Some(tier));
-    }
-
-    /// Adds a block to what a worker holds; `None`, and it is counted, if there is no room.
-    fn take_up(
-        &mut self,
-        slot: u32,
-        name: Name,
-        known: Option<u32>,
-        parent: Option<Name>,
-    ) -> Option<u32> {
-        let table = &self.view.0.table;
-        let parent = parent.map(|name| (name, self.find(name, self.last)));
-        let worker = &mut self.workers[slot as usize];
-        let more = usize::from(known.is_none())
-            + usize::from(parent.is_some_and(|(_, entry)| entry.is_none()));
-        if worker.holdings.len() >= self.config.blocks_per_worker_max || !self.blocks.has_room(more)
-        {
-            worker.overflowed = worker.overflowed.saturating_add(1);
-            return None;
-        }
-        let entry = known.unwrap_or_else(|| self.blocks.add(table, name));
-        if let Some((name, parent)) = parent {
-            let parent = parent.unwrap_or_else(|| self.blocks.add(table, name));
-            TableWriter::link(table, entry, parent);
-        }
-        worker.holdings.insert(entry, TableWriter::parent(table, entry));
-        Some(entry)
-    }
-
-    fn remove(&mut self, slot: u32, key: &BlockKey) {
-        let Shared { table, rows, .. } = &*self.view.0;
-        let Some(entry) = self.find(Name::new(key), self.last.wrapping_sub(1)) else { return };
-        if SetWriter::tier_of(rows, TableWriter::set(table, entry), slot).is_none() {
-            return;
-        }
-        let parent = TableWriter::parent(table, entry);
-        self.workers[slot as usize].holdings.remove(entry, parent);
-        self.change(slot, entry, None);
-    }
-
-    /// Changes what readers see of a worker, whose holdings have changed. They must never take it
-    /// for closed while it is not: the mark comes before the change, and goes after it.
-    fn change(&mut self, slot: u32, entry: u32, tier: Option<Tier>) {
-        let closed = self.worker(slot).holdings.is_closed();
-        if !closed {
-            self.view.mark(slot, true);
-            self.view.0.steps.fetch_add(1, Ordering::Release);
-        }
-        self.set_tier(entry, slot, tier);
-        self.last = entry;
-        if closed {
-            self.view.mark(slot, false);
-        }
-    }
-
-    fn set_tier(&mut self, entry: u32, slot: u32, tier: Option<Tier>) {
-        let Shared { table, rows, .. } = &*self.view.0;
-        let old = TableWriter::set(table, entry);
-        let new = self.sets.with(rows, old, slot, tier);
-        TableWriter::replace_set(table, entry, new);
-        if tier.is_some() {
-            rows.note_latest(new, entry);
-        } else if let Some(parent) = TableWriter::parent(table, entry) {
-            rows.note_latest(old, parent);
-        }
-        self.sets.release(rows, old);
-        if new == EMPTY {
-            self.blocks.unlink(table, entry);
-        }
-    }
-
-    /// In any order: the worker is not closed until it holds nothing.
     fn forget_blocks(&mut self, slot: u32) {
-        let holdings = std::mem::take(&mut self.workers[slot as usize].holdings);
-        self.view.mark(slot, true);
-        for entry in holdings.entries() {
-            self.set_tier(entry, slot, None);
+        self.update(slot).forget();
+    }
+
+    fn update(&mut self, slot: u32) -> Update<'_> {
+        Update {
+            shared: &self.view.0,
+            blocks: &mut self.blocks,
+            sets: &mut self.sets,
+            worker: &mut self.workers[slot as usize],
+            slot,
+            held_max: self.config.blocks_per_worker_max,
         }
-        self.view.mark(slot, false);
     }
 }
 
@@ -472,18 +347,6 @@ impl View {
         self.0.names[slot as usize].store(name, Ordering::Relaxed);
         self.0.renames.fetch_add(1, Ordering::Release);
         self.0.members.fetch_add(1, Ordering::Release);
-    }
-
-    /// Says whether a worker has to be followed block by block.
-    fn mark(&self, slot: u32, open: bool) {
-        let (word, bit) = (&self.0.open[slot as usize / 64], 1 << (slot % 64));
-        let before = word.load(Ordering::Relaxed);
-        let after = if open { before | bit } else { before & !bit };
-        if after != before {
-            word.store(after, Ordering::Release);
-            // Lookups that have begun look again.
-            self.0.members.fetch_add(1, Ordering::Release);
-        }
     }
 }
 

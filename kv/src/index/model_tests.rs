@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::block::BlockId;
+use crate::block::{BlockId, Tier};
 use std::collections::BTreeMap;
 
 const WORKERS: usize = 3;

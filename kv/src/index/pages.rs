@@ -5,6 +5,8 @@
 //! The words are a hash table without a pointer: each is in the place that its page hashes to, or in
 //! the first free one after that.
 
+use super::prefetch::prefetch;
+
 /// Entries of a page.
 const PAGE: u32 = 8;
 /// The bits of a word: eight that say which entries are there, two planes of their counts, and the
@@ -35,19 +37,11 @@ impl Pages {
         })
     }
 
-    /// Reads where an entry is or would be, so that it is in the cache.
-    pub(super) fn touch(&self, entry: u32) -> u64 {
-        if self.words.is_empty() { 0 } else { self.words[self.home(entry / PAGE)] }
-    }
-
-    /// The count of an entry; `None` if it is not in the set.
-    pub(super) fn get(&self, entry: u32) -> Option<u32> {
-        if self.words.is_empty() {
-            return None;
+    /// Says that an entry will be looked up or changed.
+    pub(super) fn expect(&self, entry: u32) {
+        if !self.words.is_empty() {
+            prefetch(&self.words[self.home(entry / PAGE)]);
         }
-        let word = self.words[self.find(entry / PAGE)] >> (entry % PAGE);
-        let count = (word >> PAGE & 1) | (word >> (2 * PAGE) & 1) << 1;
-        (word & 1 == 1).then_some(count as u32)
     }
 
     /// Adds an entry, or changes its count.
@@ -61,26 +55,36 @@ impl Pages {
             self.used += 1;
         }
         self.len += usize::from(*word >> at & 1 == 0);
-        let planes = 1 | u64::from(count & 1) << PAGE | u64::from(count >> 1 & 1) << (2 * PAGE);
-        *word = *word & !(mask() << at) | planes << at;
+        *word = *word & !(mask() << at) | planes(count) << at;
     }
 
-    /// Takes an entry out.
-    pub(super) fn remove(&mut self, entry: u32) {
+    /// Changes the count of an entry; returns what it was, or `None` if it is not in the set.
+    pub(super) fn change(&mut self, entry: u32, to: impl FnOnce(u32) -> u32) -> Option<u32> {
         if self.words.is_empty() {
-            return;
+            return None;
         }
         let (place, at) = (self.find(entry / PAGE), entry % PAGE);
         let word = &mut self.words[place];
-        if *word >> at & 1 == 0 {
-            return;
+        let before = count(*word >> at)?;
+        *word = *word & !(mask() << at) | planes(to(before)) << at;
+        Some(before)
+    }
+
+    /// Takes an entry out; returns its count, or `None` if it is not in the set.
+    pub(super) fn remove(&mut self, entry: u32) -> Option<u32> {
+        if self.words.is_empty() {
+            return None;
         }
+        let (place, at) = (self.find(entry / PAGE), entry % PAGE);
+        let word = &mut self.words[place];
+        let count = count(*word >> at)?;
         *word &= !(mask() << at);
         self.len -= 1;
         if *word & ((1 << PAGE) - 1) == 0 {
             self.close(place);
             self.used -= 1;
         }
+        Some(count)
     }
 
     /// Where a page is, or the free place for it. There is always a free one.
@@ -135,6 +139,17 @@ impl Pages {
     }
 }
 
+/// The count of a page's first entry, if that is there.
+fn count(word: u64) -> Option<u32> {
+    let count = (word >> PAGE & 1) | (word >> (2 * PAGE) & 1) << 1;
+    (word & 1 == 1).then_some(count as u32)
+}
+
+/// What a page's first entry with that count looks like.
+fn planes(count: u32) -> u64 {
+    1 | u64::from(count & 1) << PAGE | u64::from(count >> 1 & 1) << (2 * PAGE)
+}
+
 /// The bits of a page's first entry.
 fn mask() -> u64 {
     1 | 1 << PAGE | 1 << (2 * PAGE)
@@ -159,11 +174,12 @@ mod tests {
                     pages.set(entry, count);
                     map.insert(entry, count);
                 } else {
-                    pages.remove(entry);
-                    map.remove(&entry);
+                    assert_eq!(pages.remove(entry), map.remove(&entry));
                 }
-                let other = chance.below(range) as u32;
-                assert_eq!(pages.get(other), map.get(&other).copied());
+                let (other, added) = (chance.below(range) as u32, chance.below(4) as u32);
+                let changed = pages.change(other, |count| (count + added) % 4);
+                assert_eq!(changed, map.get(&other).copied());
+                map.entry(other).and_modify(|count| *count = (*count + added) % 4);
                 assert_eq!(pages.len(), map.len());
             }
             let mut all: Vec<_> = pages.iter().collect();

@@ -10,6 +10,7 @@
 
 use super::view::Match;
 use crate::block::{BlockKey, BlockMap};
+use crate::events::BlockEvent;
 use baton_proto::ids::{GroupId, SequenceHash, WorkerId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,6 +82,16 @@ impl PendingWork {
         *self.by_worker.entry(worker).or_default() += 1;
         self.count += 1;
         true
+    }
+
+    /// What is on its way to a worker and was published has come.
+    pub(super) fn settle_all(&mut self, worker: WorkerId, events: &[BlockEvent]) {
+        if !self.by_worker.contains_key(&worker) {
+            return;
+        }
+        for BlockEvent { hash, group, .. } in events {
+            self.settle(worker, &BlockKey { hash: *hash, group: *group });
+        }
     }
 
     /// The block is there, or will not come.

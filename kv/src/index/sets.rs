@@ -79,7 +79,7 @@ impl Part {
     }
 }
 
-/// The row was used for another set meanwhile; look again.
+/// What was looked at has been used for something else meanwhile; look again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Changed;
 
@@ -372,7 +372,8 @@ impl SetWriter {
         rows.rows.add(row);
         let cells = rows.rows.row(row).expect("it was just added");
         let version = cells[0].load(Ordering::Relaxed);
-        cells[0].store(u64::from((version as u32).wrapping_add(1)), Ordering::Relaxed);
+        // Whoever sees it sees as well that nothing refers to the row any more.
+        cells[0].store(u64::from((version as u32).wrapping_add(1)), Ordering::Release);
         fence(Ordering::Release);
         for (cell, word) in cells[1..].iter().zip(&self.planes) {
             cell.store(*word, Ordering::Relaxed);

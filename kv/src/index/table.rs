@@ -1,14 +1,17 @@
 //! The blocks: a hash table with one writer and any number of readers, who take no lock.
 //!
-//! Buckets are chains of entries. The table grows by one bucket at a time (linear hashing), so
-//! there is no pause and never an old table beside a new one. Each bucket belongs to one of
-//! [`STRIPES`] stripes, and stays in it when it is split; the writer makes a stripe's version odd
-//! while it changes one of its chains, and a reader that saw an odd version, or another one
-//! afterwards, looks again.
+//! The table grows by one bucket at a time (linear hashing), so there is no pause and never an old
+//! table beside a new one. The writer makes a bucket's version odd while it changes which entries
+//! are in it, and a reader that saw an odd version, or another one afterwards, or a bucket that has
+//! been split meanwhile, looks again.
+//!
+//! Who holds a block is one word of its entry, changed at once.
 
-use super::atomics::{AtomicU32, AtomicU64, BUCKETS, Ordering, STRIPES, fence, spin_loop};
+use super::atomics::{AtomicU32, AtomicU64, FIRST_BUCKETS, FULL, Ordering, fence, spin_loop};
+use super::bucket::{Aim, Bucket, Entries, Tagged};
+use super::prefetch::prefetch;
 use super::segments::Segments;
-use super::sets::{EMPTY, SetRef, SetRows};
+use super::sets::{Changed, EMPTY, SetRef, SetRows};
 use crate::block::BlockKey;
 use crate::guard::Guard;
 use baton_proto::ids::{GroupId, SequenceHash};
@@ -37,11 +40,24 @@ impl GroupMix {
     }
 }
 
-impl Name {
+/// A name that the writer looks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sought {
+    pub(super) name: Name,
+    spread: u64,
+}
+
+impl Sought {
     pub(super) fn new(key: &BlockKey) -> Self {
-        GroupMix::new(key.group).name(&key.hash)
+        Self::named(GroupMix::new(key.group).name(&key.hash))
     }
 
+    pub(super) fn named(name: Name) -> Self {
+        Self { name, spread: name.spread() }
+    }
+}
+
+impl Name {
     /// Hashes are evenly spread already; those of tests are not.
     fn spread(self) -> u64 {
         let low = self.0 as u64 ^ 0x243F_6A88_85A3_08D3;
@@ -56,8 +72,9 @@ impl Name {
 #[repr(align(32))]
 struct Entry {
     name: [AtomicU64; 2],
-    /// The set of holders, and the next entry of the bucket (of the free ones, the next free one).
+    /// The set of holders.
     set: AtomicU32,
+    /// The next of the linked ones of its bucket; of the free entries, the next free one.
     next: AtomicU32,
     /// The entry of the block before it; of a block that nobody holds, 0.
     parent: AtomicU32,
@@ -69,10 +86,9 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Table {
     entries: Segments<Entry>,
-    heads: Segments<AtomicU32>,
+    buckets: Segments<Bucket>,
     /// Buckets in use.
-    buckets: AtomicU32,
-    versions: Box<[AtomicU64]>,
+    count: AtomicU32,
 }
 
 /// A name on its way through the table.
@@ -80,10 +96,16 @@ pub(super) struct Table {
 pub(super) struct Probe {
     name: Name,
     spread: u64,
-    /// The version of its stripe before anything was read.
+    /// Its bucket, and the version of that before anything was read.
+    bucket: u32,
     version: u64,
-    /// The first entry of the bucket.
-    first: u32,
+}
+
+/// A name of which its bucket has said where it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Aimed {
+    probe: Probe,
+    aim: Aim,
 }
 
 /// A block that was looked for.
@@ -97,108 +119,145 @@ pub(super) struct Found {
 
 impl Table {
     pub(super) fn new() -> Self {
-        let heads = Segments::new(1);
-        (0..STRIPES as u32).for_each(|bucket| heads.add(bucket));
-        Self {
-            entries: Segments::new(1),
-            heads,
-            buckets: AtomicU32::new(STRIPES as u32),
-            versions: std::iter::repeat_with(AtomicU64::default).take(STRIPES).collect(),
-        }
+        let buckets = Segments::new(1);
+        (0..FIRST_BUCKETS as u32).for_each(|bucket| buckets.add(bucket));
+        Self { entries: Segments::new(1), buckets, count: AtomicU32::new(FIRST_BUCKETS as u32) }
     }
 
-    /// Begins to look for a name: reads the head of its bucket. Do so for several names before the
-    /// first [`touch`](Self::touch), and touch all before the first [`find`](Self::find): the
-    /// memory accesses of one phase do not depend on each other, so the processor overlaps them.
+    /// Says that a name will be looked for.
+    pub(super) fn expect(&self, sought: &Sought) {
+        prefetch(self.own_bucket(sought.spread));
+    }
+
+    /// The same once more, when the bucket has come. Returns the entry that the name has, probably,
+    /// or 0.
+    pub(super) fn expect_entry(&self, sought: &Sought) -> u32 {
+        let aim = self.own_bucket(sought.spread).aim(sought.spread);
+        let (Aim::Entry(entry) | Aim::Linked(entry)) = aim else { return 0 };
+        prefetch(own(self, entry));
+        entry
+    }
+
+    /// Begins to look for a name: reads the first word of its bucket. Do so for several names before
+    /// the first [`aim`](Self::aim), and aim at all before the first [`find`](Self::find): the memory
+    /// accesses of one phase do not depend on each other, so the processor overlaps them.
     pub(super) fn begin(&self, name: Name) -> Probe {
         let spread = name.spread();
-        let version = self.versions[stripe(spread)].load(Ordering::Acquire);
-        let first = self.head(spread).map_or(0, |head| head.load(Ordering::Relaxed));
-        Probe { name, spread, version, first }
+        let bucket = bucket(spread, self.count.load(Ordering::Acquire));
+        // A bucket that this thread does not see yet has an odd version, as if it were changed.
+        let version = self.buckets.cell(bucket).map_or(1, |cell| cell.version(Ordering::Acquire));
+        Probe { name, spread, bucket, version }
     }
 
-    /// Reads the first entry of the bucket, so that it is in the cache; returns what it read.
-    pub(super) fn touch(&self, probe: &Probe) -> u32 {
-        self.touch_entry(probe.first)
-    }
-
-    /// Reads the first entries of the buckets that will be split next, as [`touch`](Self::touch).
-    pub(super) fn touch_splits(&self, count: usize) {
-        let buckets = self.buckets.load(Ordering::Relaxed);
-        let first = buckets - (1 << buckets.ilog2());
-        for bucket in (first..).take(count) {
-            let head = self.heads.cell(bucket).map_or(0, |head| head.load(Ordering::Relaxed));
-            std::hint::black_box(self.touch_entry(head));
+    /// Reads where the bucket says that the name is, and asks for the entry.
+    #[inline]
+    pub(super) fn aim(&self, probe: Probe) -> Aimed {
+        let bucket = self.buckets.cell(probe.bucket);
+        let aim = bucket.map_or(Aim::Absent, |bucket| bucket.aim(probe.spread));
+        if let Aim::Entry(entry) | Aim::Linked(entry) = aim {
+            self.expect_at(entry);
         }
+        Aimed { probe, aim }
     }
 
-    /// The first entry of the bucket, if it is that of the name; after [`touch`](Self::touch).
-    pub(super) fn first(&self, probe: &Probe) -> Option<u32> {
-        let entry = self.entries.cell(probe.first)?;
-        (entry.name() == probe.name).then_some(probe.first)
-    }
-
-    /// Reads an entry, before [`find_at`](Self::find_at).
-    pub(super) fn touch_entry(&self, entry: u32) -> u32 {
-        self.entries.cell(entry).map_or(0, |entry| entry.set.load(Ordering::Relaxed))
+    /// Says that [`find_at`](Self::find_at) will look at an entry, if it exists.
+    pub(super) fn expect_at(&self, entry: u32) {
+        if let Some(entry) = self.entries.cell(entry) {
+            prefetch(entry);
+        }
     }
 
     /// A held block whose entry is probably this one: blocks that were published one after the
     /// other have entries one after the other. `None` where it is another one's, or nobody's.
+    #[inline]
     pub(super) fn find_at(&self, name: Name, entry: u32, rows: &SetRows) -> Option<Found> {
         let guess = self.entries.cell(entry)?;
+        // An entry gets a name after it has lost its holders: whoever sees the name sees that.
         if guess.name() != name {
             return None;
         }
-        let version = &self.versions[stripe(name.spread())];
-        let before = version.load(Ordering::Acquire);
-        let set = rows.refer(guess.set.load(Ordering::Acquire))?;
-        // If the set is that of a block which has got the entry meanwhile, the name is that one's
-        // too; the version says nothing of it where that block is in another stripe.
+        let set = guess.set(rows)?;
+        // If the set is that of a block which has got the entry meanwhile, the name is that one's.
         let same = Guard::Name.passes(guess.name() == name);
-        fence(Ordering::Acquire);
-        let steady = Guard::Version.passes(version.load(Ordering::Relaxed) == before);
-        // What nobody holds may be an entry that is not in use. An entry gets another name only
-        // then, so that its name and its set are of one block in the midst of a change too.
-        (same && steady && !set.is_empty()).then_some(Found { set, entry })
+        // What nobody holds may be an entry that is not in use.
+        (same && !set.is_empty()).then_some(Found { set, entry })
     }
 
     /// The block, as it is at one moment.
-    pub(super) fn find(&self, probe: &Probe, rows: &SetRows) -> Found {
-        let mut probe = *probe;
+    pub(super) fn find(&self, aimed: &Aimed, rows: &SetRows) -> Found {
+        let mut aimed = *aimed;
         loop {
-            if Guard::Odd.passes(probe.version & 1 == 0)
-                && let Some(found) = self.look(&probe, rows)
+            if Guard::Odd.passes(aimed.probe.version & 1 == 0)
+                && let Ok(found) = self.look(&aimed, rows)
+                && self.is_steady(&aimed.probe)
             {
-                fence(Ordering::Acquire);
-                let now = self.versions[stripe(probe.spread)].load(Ordering::Relaxed);
-                if Guard::Version.passes(now == probe.version) {
-                    return found;
-                }
+                return found;
             }
             // A change takes nanoseconds, except where the writer loses its core in the midst of
             // one: then this one waits for the scheduler.
             spin_loop();
-            probe = self.begin(probe.name);
+            aimed = self.aim(self.begin(aimed.probe.name));
         }
     }
 
-    /// `None` if what was seen makes no sense, because it is being changed.
-    fn look(&self, probe: &Probe, rows: &SetRows) -> Option<Found> {
-        let mut at = probe.first;
+    /// Whether the probe's bucket is still its own, and has not been changed.
+    fn is_steady(&self, probe: &Probe) -> bool {
+        fence(Ordering::Acquire);
+        let Some(cell) = self.buckets.cell(probe.bucket) else { return false };
+        let same = cell.version(Ordering::Acquire) == probe.version;
+        let now = bucket(probe.spread, self.count.load(Ordering::Relaxed));
+        Guard::Version.passes(same) && Guard::Bucket.passes(now == probe.bucket)
+    }
+
+    /// What was seen may make no sense, because it is being changed.
+    fn look(&self, Aimed { probe, aim }: &Aimed, rows: &SetRows) -> Result<Found, Changed> {
+        match *aim {
+            Aim::Absent => Ok(Found::default()),
+            Aim::Linked(first) => self.follow(first, probe.name, rows),
+            Aim::Entry(at) => match self.read(at, probe.name, rows)? {
+                Some(found) => Ok(found),
+                None => self.look_around(probe, rows),
+            },
+        }
+    }
+
+    /// Where the bucket has an entry of another name that looks like this one.
+    fn look_around(&self, probe: &Probe, rows: &SetRows) -> Result<Found, Changed> {
+        let cell = self.buckets.cell(probe.bucket).ok_or(Changed)?;
+        for at in cell.places(probe.spread) {
+            if let Some(found) = self.read(at, probe.name, rows)? {
+                return Ok(found);
+            }
+        }
+        match cell.aim_at_linked(probe.spread) {
+            Aim::Linked(first) => self.follow(first, probe.name, rows),
+            _ => Ok(Found::default()),
+        }
+    }
+
+    /// Looks among linked entries, from this one on.
+    fn follow(&self, first: u32, name: Name, rows: &SetRows) -> Result<Found, Changed> {
+        let mut at = first;
         for _ in 0..HOPS_MAX {
             if at == 0 {
-                return Some(Found::default());
+                return Ok(Found::default());
             }
-            let entry = self.entries.cell(at)?;
-            if entry.name() == probe.name {
-                let set = rows.refer(entry.set.load(Ordering::Relaxed))?;
-                return Some(Found { set, entry: at });
+            if let Some(found) = self.read(at, name, rows)? {
+                return Ok(found);
             }
-            at = entry.next.load(Ordering::Relaxed);
+            at = self.entries.cell(at).ok_or(Changed)?.next.load(Ordering::Relaxed);
         }
-        // Chains are short: a long one is a loop through entries that were moved.
-        None
+        // Few are linked: a long way is a loop through entries that were moved.
+        Err(Changed)
+    }
+
+    /// An entry, if it is that of a name.
+    fn read(&self, at: u32, name: Name, rows: &SetRows) -> Result<Option<Found>, Changed> {
+        let entry = self.entries.cell(at).ok_or(Changed)?;
+        if entry.name() != name {
+            return Ok(None);
+        }
+        Ok(Some(Found { set: entry.set(rows).ok_or(Changed)?, entry: at }))
     }
 
     /// Makes so many rows before they are needed.
@@ -207,40 +266,58 @@ impl Table {
     pub(super) fn add_rows(&self, rows: u32) {
         (0..=rows).for_each(|row| {
             self.entries.add(row);
-            self.heads.add(row);
+            self.buckets.add(row);
         });
     }
 
-    fn head(&self, spread: u64) -> Option<&AtomicU32> {
-        self.heads.cell(bucket(spread, self.buckets.load(Ordering::Relaxed)))
+    /// The bucket of a name that the writer looks for.
+    fn own_bucket(&self, spread: u64) -> &Bucket {
+        let bucket = bucket(spread, self.count.load(Ordering::Relaxed));
+        self.buckets.cell(bucket).expect("buckets in use exist")
     }
 }
 
 impl Entry {
     fn name(&self) -> Name {
         let [low, high] = &self.name;
-        let low = u128::from(low.load(Ordering::Relaxed));
-        Name(low | u128::from(high.load(Ordering::Relaxed)) << 64)
+        let low = u128::from(low.load(Ordering::Acquire));
+        Name(low | u128::from(high.load(Ordering::Acquire)) << 64)
+    }
+
+    /// Its holders; `None` if they are just being changed.
+    fn set(&self, rows: &SetRows) -> Option<SetRef> {
+        let raw = self.set.load(Ordering::Acquire);
+        let set = rows.refer(raw)?;
+        // A set that nothing refers to any more may have become another one before its version was
+        // read.
+        let same = self.set.load(Ordering::Relaxed) == raw;
+        Guard::Set.passes(same).then_some(set)
     }
 }
 
-fn stripe(spread: u64) -> usize {
-    spread as usize % STRIPES
+impl Entries for Table {
+    fn link(&self, entry: u32) -> &AtomicU32 {
+        &own(self, entry).next
+    }
+
+    fn tagged(&self, entry: u32) -> Tagged {
+        Tagged::new(entry, own(self, entry).name().spread())
+    }
 }
 
-/// The bucket among `buckets`: those that have been split in this round count one bit more.
-fn bucket(spread: u64, buckets: u32) -> u32 {
-    let bits = buckets.ilog2();
+/// The bucket among `count`: those that have been split in this round count one bit more.
+fn bucket(spread: u64, count: u32) -> u32 {
+    let bits = count.ilog2();
     let low = |bits: u32| (spread & ((1 << bits) - 1)) as u32;
     let wide = low(bits + 1);
-    if wide < buckets { wide } else { low(bits) }
+    if wide < count { wide } else { low(bits) }
 }
 
 /// The bucket of a name among so many.
 #[cfg(test)]
 #[allow(dead_code, reason = "for the model checker's copy of this file")]
-pub(super) fn bucket_of(name: Name, buckets: u32) -> u32 {
-    bucket(name.spread(), buckets)
+pub(super) fn bucket_of(name: Name, count: u32) -> u32 {
+    bucket(name.spread(), count)
 }
 
 /// The writer's side: which entries are in use.
@@ -270,24 +347,37 @@ impl TableWriter {
     }
 
     /// The entry of a name.
-    pub(super) fn find(table: &Table, name: Name) -> Option<u32> {
-        let head = table.head(name.spread()).expect("buckets in use exist");
-        let mut at = head.load(Ordering::Relaxed);
-        while at != 0 {
-            let entry = own(table, at);
-            if entry.name() == name {
-                return Some(at);
+    pub(super) fn find<'a>(table: &'a Table, sought: &Sought) -> Option<Block<'a>> {
+        let bucket = table.own_bucket(sought.spread);
+        if bucket.aim(sought.spread) == Aim::Absent {
+            return None;
+        }
+        for at in bucket.places(sought.spread) {
+            let block = Self::at(table, at);
+            if block.is(sought.name) {
+                return Some(block);
             }
-            at = entry.next.load(Ordering::Relaxed);
+        }
+        let Aim::Linked(mut at) = bucket.aim_at_linked(sought.spread) else { return None };
+        while at != 0 {
+            let block = Self::at(table, at);
+            if block.is(sought.name) {
+                return Some(block);
+            }
+            at = block.entry.next.load(Ordering::Relaxed);
         }
         None
     }
 
     /// The entry of a name, if it is this one.
-    pub(super) fn find_at(table: &Table, name: Name, guess: u32) -> Option<u32> {
-        let entry = table.entries.cell(guess)?;
-        // One that is not in use keeps its last name.
-        (entry.name() == name && is_needed(entry)).then_some(guess)
+    pub(super) fn find_at(table: &Table, name: Name, guess: u32) -> Option<Block<'_>> {
+        let block = Block { id: guess, entry: table.entries.cell(guess)? };
+        (guess != 0 && block.is_now(name)).then_some(block)
+    }
+
+    /// An entry that exists.
+    pub(super) fn at(table: &Table, id: u32) -> Block<'_> {
+        Block { id, entry: own(table, id) }
     }
 
     /// The entry that the next new name gets, probably.
@@ -296,135 +386,127 @@ impl TableWriter {
     }
 
     /// A new entry for a name that has none: without holders, parent or children. Needs room.
-    pub(super) fn add(&mut self, table: &Table, name: Name) -> u32 {
+    pub(super) fn add<'a>(&mut self, table: &'a Table, sought: &Sought) -> Block<'a> {
         assert!(self.has_room(1), "room is checked before");
-        let id = self.take(table);
-        let entry = own(table, id);
-        let head = table.head(name.spread()).expect("buckets in use exist");
-        change(table, name.spread(), || {
-            entry.name[0].store(name.0 as u64, Ordering::Relaxed);
-            entry.name[1].store((name.0 >> 64) as u64, Ordering::Relaxed);
+        let block = self.take(table);
+        let Block { id, entry } = block;
+        let Name(name) = sought.name;
+        let bucket = table.own_bucket(sought.spread);
+        bucket.change(|| {
             entry.set.store(EMPTY, Ordering::Relaxed);
-            entry.next.store(head.load(Ordering::Relaxed), Ordering::Relaxed);
-            head.store(id, Ordering::Relaxed);
+            entry.name[0].store(name as u64, Ordering::Release);
+            entry.name[1].store((name >> 64) as u64, Ordering::Release);
+            bucket.put(table, Tagged::new(id, sought.spread));
         });
         entry.parent.store(0, Ordering::Relaxed);
         entry.children.store(0, Ordering::Relaxed);
         self.used += 1;
-        let mut buckets = table.buckets.load(Ordering::Relaxed);
-        while self.used * BUCKETS > buckets as usize {
-            split(table, buckets);
-            buckets += 1;
+        let mut count = table.count.load(Ordering::Relaxed);
+        while self.used * 2 > count as usize * FULL {
+            split(table, count);
+            count += 1;
         }
-        id
-    }
-
-    pub(super) fn set(table: &Table, id: u32) -> u32 {
-        own(table, id).set.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn replace_set(table: &Table, id: u32, set: u32) {
-        let entry = own(table, id);
-        change(table, entry.name().spread(), || entry.set.store(set, Ordering::Relaxed));
-    }
-
-    /// The entry of the block before it, of a block that somebody holds.
-    pub(super) fn parent(table: &Table, id: u32) -> Option<u32> {
-        Some(own(table, id).parent.load(Ordering::Relaxed)).filter(|parent| *parent != 0)
-    }
-
-    /// A block that gets its first holder is linked with the one before it.
-    pub(super) fn link(table: &Table, id: u32, parent: u32) {
-        own(table, id).parent.store(parent, Ordering::Relaxed);
-        let children = &own(table, parent).children;
-        children.store(children.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        block
     }
 
     /// Gives up what a block that has lost its last holder occupies: its link, and then every
     /// entry that neither a holder nor a child needs.
-    pub(super) fn unlink(&mut self, table: &Table, id: u32) {
-        let parent = own(table, id).parent.swap(0, Ordering::Relaxed);
-        self.free_unneeded(table, id);
+    pub(super) fn unlink(&mut self, table: &Table, block: Block<'_>) {
+        let parent = block.entry.parent.swap(0, Ordering::Relaxed);
+        self.free_unneeded(table, block);
         if parent != 0 {
-            let children = &own(table, parent).children;
+            let parent = Self::at(table, parent);
+            let children = &parent.entry.children;
             children.store(children.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             self.free_unneeded(table, parent);
         }
     }
 
     /// Gives up an entry that neither a holder nor a child needs.
-    pub(super) fn free_unneeded(&mut self, table: &Table, id: u32) {
-        let entry = own(table, id);
-        if is_needed(entry) {
+    fn free_unneeded(&mut self, table: &Table, block: Block<'_>) {
+        if block.is_needed() {
             return;
         }
-        let spread = entry.name().spread();
-        let mut link = table.head(spread).expect("buckets in use exist");
-        while link.load(Ordering::Relaxed) != id {
-            link = &own(table, link.load(Ordering::Relaxed)).next;
-        }
-        change(table, spread, || {
-            link.store(entry.next.load(Ordering::Relaxed), Ordering::Relaxed);
-            entry.next.store(self.free, Ordering::Relaxed);
+        let bucket = table.own_bucket(block.entry.name().spread());
+        bucket.change(|| {
+            bucket.take(table, block.id);
+            block.entry.next.store(self.free, Ordering::Relaxed);
         });
-        self.free = id;
+        self.free = block.id;
         self.used -= 1;
     }
 
-    fn take(&mut self, table: &Table) -> u32 {
+    fn take<'a>(&mut self, table: &'a Table) -> Block<'a> {
         if self.free != 0 {
-            let id = self.free;
-            self.free = own(table, id).next.load(Ordering::Relaxed);
-            return id;
+            let block = Self::at(table, self.free);
+            self.free = block.entry.next.load(Ordering::Relaxed);
+            return block;
         }
         self.top += 1;
         table.entries.add(self.top);
-        self.top
+        Self::at(table, self.top)
     }
 }
 
-/// Whether an entry has a holder or a child.
-fn is_needed(entry: &Entry) -> bool {
-    entry.set.load(Ordering::Relaxed) != EMPTY || entry.children.load(Ordering::Relaxed) > 0
+/// An entry in the writer's hands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block<'a> {
+    pub(super) id: u32,
+    entry: &'a Entry,
+}
+
+impl Block<'_> {
+    /// Whether it is that name's, or was: one that is not in use keeps its last name.
+    fn is(self, name: Name) -> bool {
+        self.entry.name() == name
+    }
+
+    /// Whether it is that name's.
+    pub(super) fn is_now(self, name: Name) -> bool {
+        self.is(name) && self.is_needed()
+    }
+
+    /// The set of its holders.
+    pub(super) fn set(self) -> u32 {
+        self.entry.set.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn replace_set(self, set: u32) {
+        self.entry.set.store(set, Ordering::Release);
+    }
+
+    /// The entry of the block before it, of a block that somebody holds.
+    pub(super) fn parent(self) -> Option<u32> {
+        Some(self.entry.parent.load(Ordering::Relaxed)).filter(|parent| *parent != 0)
+    }
+
+    /// A block that gets its first holder is linked with the one before it.
+    pub(super) fn link(self, parent: Self) {
+        self.entry.parent.store(parent.id, Ordering::Relaxed);
+        let children = &parent.entry.children;
+        children.store(children.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Whether it has a holder or a child.
+    fn is_needed(self) -> bool {
+        self.set() != EMPTY || self.entry.children.load(Ordering::Relaxed) > 0
+    }
 }
 
 fn own(table: &Table, id: u32) -> &Entry {
     table.entries.cell(id).expect("an entry that is referred to exists")
 }
 
-/// Makes a change in the chains of one stripe.
-fn change(table: &Table, spread: u64, body: impl FnOnce()) {
-    let version = &table.versions[stripe(spread)];
-    let before = version.load(Ordering::Relaxed);
-    version.store(before + 1, Ordering::Relaxed);
-    fence(Ordering::Release);
-    body();
-    version.store(before + 2, Ordering::Release);
-}
-
-/// Adds bucket number `buckets` and moves to it what belongs there, out of the one bucket that
-/// has it.
-fn split(table: &Table, buckets: u32) {
-    table.heads.add(buckets);
-    let old = table.heads.cell(buckets - (1 << buckets.ilog2())).expect("an earlier bucket exists");
-    let new = table.heads.cell(buckets).expect("it was just added");
-    change(table, u64::from(buckets), || {
-        table.buckets.store(buckets + 1, Ordering::Relaxed);
-        new.store(0, Ordering::Relaxed);
-        let mut link = old;
-        loop {
-            let id = link.load(Ordering::Relaxed);
-            if id == 0 {
-                return;
-            }
-            let entry = own(table, id);
-            if bucket(entry.name().spread(), buckets + 1) == buckets {
-                link.store(entry.next.load(Ordering::Relaxed), Ordering::Relaxed);
-                entry.next.store(new.load(Ordering::Relaxed), Ordering::Relaxed);
-                new.store(id, Ordering::Relaxed);
-            } else {
-                link = &entry.next;
-            }
-        }
-    });
+/// Adds bucket number `count` and moves to it what belongs there, out of the one bucket that has it.
+fn split(table: &Table, count: u32) {
+    table.buckets.add(count);
+    let from = count - (1 << count.ilog2());
+    let old = table.buckets.cell(from).expect("an earlier bucket exists");
+    let new = table.buckets.cell(count).expect("it was just added");
+    let goes = |entry: Tagged| bucket(entry.spread(from), count + 1) == count;
+    let part = || {
+        table.count.store(count + 1, Ordering::Release);
+        old.part(table, new, goes);
+    };
+    old.change(|| new.change(part));
 }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::block::BlockId;
+use crate::block::{BlockId, Tier};
+use crate::events::EventKind;
 use crate::pool::{Pool, PoolConfig};
 use proptest::prelude::*;
 use std::cmp::Reverse;

@@ -8,9 +8,10 @@
 //! block by block.
 
 use super::atomics::{AtomicU64, Ordering, fence, spin_loop};
+use super::prefetch::prefetch;
 use super::sets::{Changed, Part, SetRef, SetRows, tier_in};
 use super::steps::Steps;
-use super::table::{Found, GroupMix, Probe, Table};
+use super::table::{Aimed, Found, GroupMix, Probe, Table};
 use crate::block::Tier;
 use crate::guard::Guard;
 use baton_proto::ids::{GroupId, SequenceHash, WorkerId};
@@ -248,13 +249,25 @@ impl View {
 pub(super) struct Followed(bool);
 
 impl Shared {
+    /// Says whether a worker has to be followed block by block.
+    pub(super) fn mark(&self, slot: u32, open: bool) {
+        let (word, bit) = (&self.open[slot as usize / 64], 1 << (slot % 64));
+        let before = word.load(Ordering::Relaxed);
+        let after = if open { before | bit } else { before & !bit };
+        if after != before {
+            word.store(after, Ordering::Release);
+            // Lookups that have begun look again.
+            self.members.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// The worker of a slot, unless it has just gone.
     fn name(&self, slot: u32) -> Option<WorkerId> {
         worker(self.names[slot as usize].load(Ordering::Relaxed))
     }
 
     fn probe(&self, hash: &SequenceHash, group: GroupMix) -> SetRef {
-        self.table.find(&self.table.begin(group.name(hash)), &self.rows).set
+        self.table.find(&self.table.aim(self.table.begin(group.name(hash))), &self.rows).set
     }
 
     /// Looks up to [`BATCH`] blocks up at once.
@@ -270,14 +283,15 @@ impl Shared {
             count += 1;
         }
         meanwhile();
-        for probe in &probes[..count] {
-            std::hint::black_box(self.table.touch(probe));
+        let mut aimed = [Aimed::default(); BATCH];
+        for (aimed, probe) in aimed.iter_mut().zip(&probes[..count]) {
+            *aimed = self.table.aim(*probe);
         }
         meanwhile();
-        let found = probes.into_iter().take(count);
-        found.map(move |probe| {
+        let found = aimed.into_iter().take(count);
+        found.map(move |aimed| {
             meanwhile();
-            self.table.find(&probe, &self.rows)
+            self.table.find(&aimed, &self.rows)
         })
     }
 
@@ -332,9 +346,7 @@ impl Shared {
         let Scratch { gaps, narrower, ends, wanted, probed, .. } = scratch;
         // A short chain is read at once; of a long one hardly anything will be needed.
         if last < SHORT {
-            chain.iter().step_by(LINE).for_each(|hash| {
-                std::hint::black_box(hash.0[0]);
-            });
+            chain.iter().step_by(LINE).for_each(prefetch);
         }
         ends.clear();
         narrower.clear();
@@ -388,7 +400,7 @@ impl Shared {
         left.clear();
         for gap in gaps {
             let guess = self.end_of(gap).map_or(0, |end| gap.from.ahead(end).guess);
-            std::hint::black_box(self.table.touch_entry(guess));
+            self.table.expect_at(guess);
         }
         for gap in gaps {
             self.follow(chain, group, *gap, ends, left);
@@ -403,8 +415,13 @@ impl Shared {
         ends: &mut Vec<Point>,
         left: &mut Vec<Gap>,
     ) {
+        let mut run = true;
         while from.set != to.set {
-            let end = self.end_of(&Gap { from, to });
+            let gap = Gap { from, to };
+            // Where nothing else tells; but where the run goes on elsewhere, halving is better.
+            let end = self
+                .end_of(&gap)
+                .or_else(|| std::mem::take(&mut run).then(|| self.end_of_run(chain, group, &gap)));
             let Some(end) = end.filter(|_| to.at - from.at > 1) else {
                 return compare(from, to, ends, left);
             };
@@ -432,6 +449,27 @@ impl Shared {
         (from.entry != 0 && distance < to.at - from.at).then_some(from.at + distance)
     }
 
+    /// Up to where the entries that follow the first one's are those of the chain's next blocks, with
+    /// the same holders: blocks that were published together lie side by side.
+    #[inline(never)]
+    fn end_of_run(&self, chain: &[SequenceHash], group: GroupMix, gap: &Gap) -> usize {
+        let Gap { from, to } = gap;
+        let (mut held, mut other) = (from.at, if from.entry == 0 { from.at } else { to.at });
+        while other.saturating_sub(held) > 1 {
+            let step = (other - held).div_ceil(BATCH);
+            let points = (held..other).step_by(step).skip(1);
+            points.clone().for_each(|at| self.table.expect_at(from.ahead(at).guess));
+            let same = points.take_while(|&at| {
+                let name = group.name(&chain[at]);
+                let found = self.table.find_at(name, from.ahead(at).guess, &self.rows);
+                found.is_some_and(|found| found.set == from.set)
+            });
+            held = same.last().unwrap_or(held);
+            other = other.min(held + step);
+        }
+        held
+    }
+
     fn probe_one(
         &self,
         chain: &[SequenceHash],
@@ -445,7 +483,7 @@ impl Shared {
         let found = found.unwrap_or_else(|| {
             let probe = self.table.begin(name);
             meanwhile();
-            self.table.find(&probe, &self.rows)
+            self.table.find(&self.table.aim(probe), &self.rows)
         });
         Point::new(at, found)
     }
@@ -461,7 +499,7 @@ impl Shared {
         probed.clear();
         for batch in wanted.chunks(BATCH) {
             for wanted in batch {
-                std::hint::black_box(self.table.touch_entry(wanted.guess));
+                self.table.expect_at(wanted.guess);
             }
             meanwhile();
             let (mut missed, mut count) = ([0; BATCH], 0);
