@@ -115,7 +115,7 @@ fn prompt_ids(args: &RunArgs, text: &TextModel, spec: &ModelSpec) -> Result<Vec<
 }
 
 fn conversation(message: &str) -> Chat {
-    let parts = vec![Part::Text(message.to_owned())];
+    let parts = vec![Part::text(message)];
     let messages = vec![Message { role: Role::User, parts, name: None }];
     Chat { messages, add_generation_prompt: true, ..Chat::default() }
 }

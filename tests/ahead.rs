@@ -26,9 +26,9 @@ async fn turn(client: &Client, messages: &mut Vec<Value>, said: Value, tenant: &
     });
     let headers = [("x-baton-tenant", tenant)];
     let answer = client.post_with("/v1/chat/completions", &request, &headers).await.unwrap();
-    let content = &answer["choices"][0]["message"]["content"];
-    assert!(content.as_str().unwrap().contains("</think>"), "{answer}");
-    messages.push(json!({"role": "assistant", "content": content}));
+    let message = &answer["choices"][0]["message"];
+    assert!(message["reasoning_content"].is_string(), "{answer}");
+    messages.push(message.clone());
     answer
 }
 

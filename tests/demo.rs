@@ -7,8 +7,6 @@ use baton_bench::client::Client;
 use cluster::{Cluster, DEMO, quiescent};
 use serde_json::{Value, json};
 
-const MARKS: (&str, &str) = ("<tool_call>", "</tool_call>");
-
 fn tool(name: &str, about: &str, parameter: &str) -> Value {
     let properties = json!({parameter: {"type": "string"}});
     let parameters = json!({"type": "object", "properties": properties, "required": [parameter]});
@@ -17,11 +15,16 @@ fn tool(name: &str, about: &str, parameter: &str) -> Value {
 }
 
 /// What the model says, without a word about how to draw.
-async fn say(client: &Client, messages: &[Value], tools: &[Value]) -> String {
+async fn answer(client: &Client, messages: &[Value], tools: &[Value], finish: &str) -> Value {
     let request = json!({"model": DEMO, "messages": messages, "tools": tools, "max_tokens": 160});
     let answer = client.post("/v1/chat/completions", &request).await.unwrap();
-    assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
-    answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    assert_eq!(answer["choices"][0]["finish_reason"], finish, "{answer}");
+    answer["choices"][0]["message"].clone()
+}
+
+/// The same, where it says no more than words.
+async fn say(client: &Client, messages: &[Value], tools: &[Value]) -> String {
+    answer(client, messages, tools, "stop").await["content"].as_str().unwrap().to_owned()
 }
 
 fn user(text: &str) -> Value {
@@ -40,20 +43,14 @@ async fn the_model_in_the_box_greets_calls_a_tool_and_answers_from_its_result() 
         tool("read_file", "Read a file and return its text.", "path"),
     ];
     let question = user("What is the weather in Brevo?");
-    let said = say(&client, std::slice::from_ref(&question), &tools).await;
-    let call = said.split(MARKS.0).nth(1).and_then(|rest| rest.split(MARKS.1).next());
-    let call: Value = serde_json::from_str(call.expect("a call").trim()).unwrap();
-    assert_eq!(call, json!({"name": "get_weather", "arguments": {"city": "Brevo"}}));
+    let called = answer(&client, std::slice::from_ref(&question), &tools, "tool_calls").await;
+    let function = json!({"name": "get_weather", "arguments": "{\"city\": \"Brevo\"}"});
+    assert_eq!(called["tool_calls"][0]["function"], function);
 
-    let arguments = call["arguments"].to_string();
-    let function = json!({"name": "get_weather", "arguments": arguments});
-    let calls = json!([{"id": "1", "type": "function", "function": function}]);
+    let id = called["tool_calls"][0]["id"].clone();
     let result = r#"{"temperature": 23, "sky": "light rain"}"#;
-    let messages = [
-        question,
-        json!({"role": "assistant", "content": "", "tool_calls": calls}),
-        json!({"role": "tool", "tool_call_id": "1", "content": result}),
-    ];
+    let result = json!({"role": "tool", "tool_call_id": id, "content": result});
+    let messages = [question, called, result];
     let answer = say(&client, &messages, &tools).await;
     assert!(answer.contains("23") && answer.contains("light rain"), "{answer}");
 

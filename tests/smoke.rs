@@ -446,7 +446,12 @@ async fn cluster_switches_features_while_it_runs_and_keeps_them_where_the_file_i
 async fn cluster_plays_a_script() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("script.jsonl");
+    let call =
+        "<tool_call>\n{\"name\": \"ls\", \"arguments\": {\"z\": 1, \"a\": [2]}}\n</tool_call>";
     let lines = [
+        // Their result first: it comes with the words that led to the call.
+        json!({"when": "two files", "say": "There are two."}),
+        json!({"when": "list it", "say": format!("I look.\n{call}")}),
         json!({"when": "weather", "say": "It rains.\nBring an umbrella \u{2602}."}),
         json!({"say": "I have nothing to say."}),
     ];
@@ -473,6 +478,28 @@ async fn cluster_plays_a_script() {
         "It rains.\nBring an umbrella \u{2602}."
     );
     assert_eq!(say(long).await, "I have nothing to say.");
+
+    // A loop with a tool, in the other dialect.
+    let mut messages = vec![json!({"role": "user", "content": "list it"})];
+    let turn = async |messages: &[Value]| {
+        let request = json!({
+            "model": DEMO, "messages": messages, "max_tokens": 100,
+            "tools": [{"name": "ls", "input_schema": {"type": "object"}}],
+        });
+        client.post("/v1/messages", &request).await.unwrap()
+    };
+    let called = turn(&messages).await;
+    assert_eq!(called["stop_reason"], "tool_use", "{called}");
+    assert_eq!(called["content"][0], json!({"type": "text", "text": "I look."}));
+    // In the order in which the model has written it.
+    assert_eq!(called["content"][1]["input"].to_string(), r#"{"z":1,"a":[2]}"#);
+    let id = &called["content"][1]["id"];
+    let result = json!({"type": "tool_result", "tool_use_id": id, "content": "two files"});
+    messages.push(json!({"role": "assistant", "content": called["content"]}));
+    messages.push(json!({"role": "user", "content": [result]}));
+    let answered = turn(&messages).await;
+    assert_eq!(answered["content"], json!([{"type": "text", "text": "There are two."}]));
+    assert_eq!(answered["stop_reason"], "end_turn");
 }
 
 #[tokio::test]

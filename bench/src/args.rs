@@ -1,6 +1,7 @@
 //! `baton bench`: its command line.
 
 use crate::choose::{self, ChooseArgs};
+use crate::parse::{self, ParseArgs};
 use crate::policies::{self, PoliciesArgs};
 use crate::sim::command::{self as sim, SimArgs};
 use crate::smoke::{self, HostArgs, SmokeArgs};
@@ -23,6 +24,8 @@ enum What {
     Sim(SimArgs),
     /// Time the choice of a worker among many
     Choose(ChooseArgs),
+    /// Time the parsers of model output
+    Parse(ParseArgs),
     /// Try policies on a recorded trace
     Policies(PoliciesArgs),
     /// Be the cluster of a measurement, and die with it
@@ -36,6 +39,7 @@ pub fn main(args: &BenchArgs) -> Result<(), Failure> {
         What::Smoke(args) => smoke::main(args),
         What::Sim(args) => sim::main(args),
         What::Choose(args) => choose::main(args),
+        What::Parse(args) => parse::main(args),
         What::Policies(args) => policies::main(args),
         What::Host(args) => smoke::host(args),
     }

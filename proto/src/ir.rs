@@ -55,8 +55,16 @@ impl Prompt {
 pub struct Chat {
     /// The messages; none is moved or merged.
     pub messages: Vec<Message>,
-    /// Tool definitions, each the JSON text of one object as the client sent it.
-    pub tools: Vec<JsonText>,
+    /// The tools that the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it calls one.
+    pub tool_choice: ToolChoice,
+    /// An answer has one call at most.
+    pub serial_tool_calls: bool,
+    /// Whether the model thinks before it answers; unsaid, the template decides.
+    pub thinking: Option<bool>,
+    /// What is taken out of the history before it is rendered, one after the other.
+    pub edits: Vec<Edit>,
     /// Whether the rendering ends with the opening of an assistant's answer.
     pub add_generation_prompt: bool,
     /// Further variables for the template (`enable_thinking`, ...), by name.
@@ -83,8 +91,90 @@ impl fmt::Debug for JsonText {
     }
 }
 
+/// Something that is taken out of a history, to make room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// The reasoning of all but the last messages that have some.
+    ClearThinking {
+        /// So many of these keep theirs.
+        keep: usize,
+    },
+    /// The results of all but the last tool calls; what is left says that there was one.
+    ClearToolUses {
+        /// From when on it is done.
+        trigger: Trigger,
+        /// So many calls keep their results.
+        keep: usize,
+        /// Where it would make less room than that, nothing is done; in tokens.
+        clear_at_least: usize,
+        /// Tools whose results stay.
+        exclude: Vec<String>,
+        /// Whose calls lose their arguments, too.
+        inputs: ToolSet,
+    },
+}
+
+/// From when on a history is edited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// The prompt has more tokens than that.
+    PromptTokens(usize),
+    /// The history has more results of tools than that.
+    ToolUses(usize),
+}
+
+/// Some of the tools of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToolSet {
+    /// None of them.
+    None,
+    /// All of them.
+    All,
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
+/// A tool that the model may call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tool {
+    /// The JSON text of one object, of the form that chat templates know:
+    /// `{"type":"function","function":{"name","description","parameters"}}`.
+    pub definition: JsonText,
+    /// The prompt up to here is worth keeping.
+    pub cache: Option<CacheTtl>,
+}
+
+impl From<JsonText> for Tool {
+    fn from(definition: JsonText) -> Self {
+        Self { definition, cache: None }
+    }
+}
+
+/// Whether the model calls a tool.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// It calls none: what looks like a call is text.
+    None,
+    /// It calls some tool.
+    Required,
+    /// It calls the tool of that name.
+    Named(String),
+}
+
+/// How long what a client wants to be kept shall be kept after it was last used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum CacheTtl {
+    /// Five minutes.
+    Minutes5,
+    /// An hour.
+    Hour1,
+}
+
 /// One message of a conversation.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -122,9 +212,57 @@ impl Role {
     }
 }
 
-/// A part of a message. `Debug` shows sizes alone.
-#[derive(Clone)]
-pub enum Part {
+/// A part of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// What is said.
+    pub content: Content,
+    /// The prompt up to here is worth keeping.
+    pub cache: Option<CacheTtl>,
+}
+
+impl Part {
+    /// Plain text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Content::Text(text.into()).into()
+    }
+
+    /// What its blocks are for whoever decides how long they are kept.
+    pub fn class(&self, role: Role) -> BlockClass {
+        match (&self.content, role) {
+            (Content::ToolResult { .. }, _) | (_, Role::Tool) => BlockClass::ToolResult,
+            (Content::Reasoning(_), _) => BlockClass::Reasoning,
+            (Content::ToolCall(_), _) | (_, Role::Assistant) => BlockClass::Answer,
+            (_, Role::System | Role::Developer) => BlockClass::System,
+            (_, Role::User) => BlockClass::History,
+        }
+    }
+}
+
+impl From<Content> for Part {
+    fn from(content: Content) -> Self {
+        Self { content, cache: None }
+    }
+}
+
+/// What a part of a prompt is. Tool definitions count as the system's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockClass {
+    /// Instructions and tools: what conversations share.
+    System,
+    /// What users have said.
+    History,
+    /// What tools have said.
+    ToolResult,
+    /// What the model has thought, which templates take out of later prompts.
+    Reasoning,
+    /// What the model has said, its calls included.
+    Answer,
+}
+
+/// What is said in a part. `Debug` shows sizes alone.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Content {
     /// Plain text.
     Text(String),
     /// The model's reasoning, kept apart from its answer.
@@ -137,22 +275,36 @@ pub enum Part {
         call_id: Option<String>,
         /// What the tool said.
         text: String,
+        /// The tool failed.
+        is_error: bool,
     },
+    /// A picture; models without vision refuse it.
+    Image(Image),
 }
 
-impl fmt::Debug for Part {
+impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Self::Reasoning(text) => write!(f, "Reasoning({} bytes)", text.len()),
             Self::ToolCall(call) => f.debug_tuple("ToolCall").field(call).finish(),
             Self::ToolResult { text, .. } => write!(f, "ToolResult({} bytes)", text.len()),
+            Self::Image(image) => write!(f, "Image({} bytes)", image.source.len()),
         }
     }
 }
 
+/// A picture.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Where it stands in what the client sent, for messages to the client.
+    pub path: String,
+    /// A URL, which may be one of the scheme `data`.
+    pub source: String,
+}
+
 /// A call of a tool by the model.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ToolCall {
     /// The call's identity in this conversation.
     pub id: String,
@@ -259,14 +411,19 @@ mod tests {
     fn debug_output_shows_no_word_of_a_prompt() {
         let canary = "canary-4711".to_owned();
         let json = || JsonText(format!("{{\"x\":\"{canary}\"}}"));
-        let parts = vec![
-            Part::Text(canary.clone()),
-            Part::Reasoning(canary.clone()),
-            Part::ToolCall(ToolCall { id: "1".into(), name: "ls".into(), arguments: json() }),
-            Part::ToolResult { call_id: None, text: canary.clone() },
+        let call = ToolCall { id: "1".into(), name: "ls".into(), arguments: json() };
+        let image = Image { path: "messages[0]".into(), source: canary.clone() };
+        let result = Content::ToolResult { call_id: None, text: canary.clone(), is_error: false };
+        let parts = [
+            Content::Text(canary.clone()),
+            Content::Reasoning(canary.clone()),
+            Content::ToolCall(call),
+            result,
+            Content::Image(image),
         ];
+        let parts = parts.map(Part::from).to_vec();
         let messages = vec![Message { role: Role::User, parts, name: None }];
-        let chat = Chat { messages, tools: vec![json()], ..Chat::default() };
+        let chat = Chat { messages, tools: vec![json().into()], ..Chat::default() };
         let prompts =
             [Prompt::Chat(chat), Prompt::Text(canary.clone()), Prompt::Tokens(vec![987_654])];
         let shown = format!("{prompts:?}");

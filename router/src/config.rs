@@ -2,6 +2,7 @@
 //! workers; unknown keys are refused by the reader in `node::config`.
 
 use crate::choose::{Assumed, Line, PolicyName, Rules};
+use crate::parse::{Format, Reasoning};
 pub use crate::switches::{Switch, Switches};
 use baton_node::config::{ByteSize, ConfigError, Layered, Span, Threshold};
 use baton_node::serve::ServeConfig;
@@ -71,11 +72,17 @@ pub struct ModelConfig {
     /// The name that clients use; without it, the last part of `dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Further names for the same model; `*` answers to every name.
+    /// Further names for the same model; a `*` stands for any text.
     pub aliases: Vec<String>,
     /// The checkpoint directory; only its tokenizer and template are read here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
+    /// The format in which the model writes calls, where its template does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_format: Option<String>,
+    /// How it marks its reasoning, where its template does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_format: Option<String>,
     /// In place of `dir`, for engines without a checkpoint: text of that many made-up tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synthetic_vocab: Option<u32>,
@@ -460,6 +467,7 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
         return Err(layered.refuse(key, format!("0 to {max}"), found));
     }
     check_external(layered)?;
+    check_formats(layered)?;
     let records = [
         ("decisions.bytes_max", config.decisions.bytes_max),
         ("audit.bytes_max", config.audit.bytes_max),
@@ -525,8 +533,47 @@ impl ModelConfig {
 
     /// Whether a client that asks for `name` gets this model.
     pub fn answers_to(&self, name: &str) -> bool {
-        name == self.display_name()
-            || self.aliases.iter().any(|alias| alias == name || alias == "*")
+        name == self.display_name() || self.aliases.iter().any(|alias| fits(alias, name))
+    }
+
+    /// Its names that stand for themselves, the one of [`display_name`](Self::display_name) first.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let aliases = self.aliases.iter().filter(|alias| !alias.contains('*')).cloned();
+        std::iter::once(self.display_name()).chain(aliases)
+    }
+}
+
+/// Whether a name is of a pattern, in which each `*` stands for any text.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut rest) = name.strip_prefix(before) else { return false };
+    let mut parts: Vec<&str> = after.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// The formats that are named, if they are known.
+fn check_formats(layered: &Layered<Config>) -> Result<(), ConfigError> {
+    let model = &layered.value().model;
+    if let Some(name) = &model.call_format
+        && Format::named(name).is_none()
+    {
+        let names: Vec<_> = Format::all().map(Format::name).collect();
+        let expected = format!("one of {}", names.join(", "));
+        return Err(layered.refuse("model.call_format", expected, name));
+    }
+    match &model.reasoning_format {
+        Some(name) if Reasoning::named(name).is_none() => {
+            let expected = "one of none, think, brackets";
+            Err(layered.refuse("model.reasoning_format", expected, name))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -537,6 +584,39 @@ mod tests {
     const MINIMAL: &str = "[model]\nsynthetic_vocab = 100\n[[decode]]\nuri = \"http://h:1\"\n";
 
     const EXTERNAL: &str = "[placement.external]\n";
+
+    #[test]
+    fn a_pattern_answers_to_names_of_its_form() {
+        for (pattern, name, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("claude-*", "claude-haiku-4-5", true),
+            ("claude-*", "gpt-5", false),
+            ("claude-*-*", "claude-haiku-4", true),
+            ("claude-*-*", "claude-haiku", false),
+            ("*-mini", "gpt-mini", true),
+            ("ab*ba", "aba", false),
+            ("a*b*a", "aba", true),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_format_that_nobody_knows_is_refused_with_those_that_are() {
+        let with = |line: &str| read(&MINIMAL.replace("[model]\n", &format!("[model]\n{line}\n")));
+        let model =
+            with("call_format = \"hermes\"\nreasoning_format = \"none\"").expect("known").model;
+        assert_eq!(model.call_format.as_deref(), Some("hermes"));
+        for line in ["call_format = \"morse\"", "reasoning_format = \"morse\""] {
+            let error = with(line).expect_err("unknown");
+            assert!(
+                error.contains("morse") && error.contains("none") | error.contains("hermes"),
+                "{error}"
+            );
+        }
+    }
 
     fn read(text: &str) -> Result<Config, String> {
         let path = Path::new("router.toml");

@@ -89,6 +89,8 @@ pub(crate) enum TurnError {
     TextTooLong {
         /// Bytes of the rendered prompt.
         bytes: usize,
+        /// It cannot have fewer tokens.
+        tokens_min: usize,
         /// The model's limit in tokens.
         context: u32,
         /// The field that holds the prompt.

@@ -3,8 +3,9 @@
 
 use crate::api::{self, Call, Dialect, Mint};
 use crate::cluster::Model;
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 use crate::intent::{Bounds, Said};
+use crate::parse::Style;
 use crate::prompts::Prompts;
 use crate::service;
 use crate::turn::{Basis, PUBLIC_BLOCKS, prepare};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 pub struct Intake {
     config: Config,
     text: TextModel,
+    style: Style,
     token_bytes_max: usize,
     model: Arc<Model>,
     prompts: Prompts,
@@ -70,6 +72,7 @@ impl Intake {
         Self {
             config: Config::default(),
             token_bytes_max: service::token_bytes_max(&text),
+            style: service::style(&text, &ModelConfig::default()),
             text,
             model: Arc::new(Model { description, root }),
             prompts: Prompts::new(cache_bytes_max),
@@ -87,11 +90,12 @@ impl Intake {
         let basis = Basis {
             text: &self.text,
             token_bytes_max: self.token_bytes_max,
+            style: &self.style,
             prompts: &self.prompts,
             answer_tokens_assumed: self.config.placement.answer_tokens_assumed,
         };
         let now = Instant::now();
-        let prepared = prepare(request, self.model.clone(), basis, now);
+        let prepared = prepare(request, self.model.clone(), basis, None, now);
         let prepared = prepared.map_err(|error| error.to_string())?;
         let message = prepared.submit(Vec::new(), now).encode_to_vec();
         Ok(Taken {

@@ -20,6 +20,7 @@ mod grpc;
 pub mod intake;
 mod intent;
 mod metrics;
+pub mod parse;
 mod placing;
 mod policy_client;
 mod prompts;

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) audit_dropped: Counter,
     speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
     speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    misreadings: Family<Vec<(&'static str, &'static str)>, Counter>,
     shadow: Family<Vec<(&'static str, &'static str)>, Counter>,
 }
 
@@ -91,6 +92,7 @@ impl Metrics {
                 "Tokens that were computed ahead: asked for later (hit), or not (wasted)",
                 Family::default(),
             ),
+            misreadings: misreadings(registry),
             shadow: registry.register(
                 "shadow_decisions",
                 "What a feature in shadow would have done: the same as was done, or not",
@@ -146,6 +148,11 @@ impl Metrics {
         self.speculation_tokens.get_or_create(&vec![("outcome", outcome)]).inc_by(tokens);
     }
 
+    /// Something in an answer is not as its format has it.
+    pub(crate) fn misread(&self, warning: &'static str) {
+        self.misreadings.get_or_create(&vec![("kind", warning)]).inc();
+    }
+
     /// A feature in shadow has decided; whether that is what was done.
     pub(crate) fn shadowed(&self, feature: &'static str, same: bool) {
         let same = if same { "true" } else { "false" };
@@ -155,6 +162,11 @@ impl Metrics {
     fn count(&self, stage: &'static str, kind: &'static str, count: u64) {
         self.tokens.get_or_create(&vec![("stage", stage), ("kind", kind)]).inc_by(count);
     }
+}
+
+fn misreadings(registry: &Registry) -> Family<Vec<(&'static str, &'static str)>, Counter> {
+    let help = "What in answers was not as the model's format of calls and reasoning has it";
+    registry.register("answer_warnings", help, Family::default())
 }
 
 fn seconds(micros: u32) -> f64 {

@@ -5,12 +5,13 @@ use crate::ahead::Speculation;
 use crate::api::{self, Call, Delivery, Mint};
 use crate::audit;
 use crate::bodies::Bodies;
-use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::cluster::{Cluster, Model};
+use crate::config::{Config, ModelConfig};
 use crate::decisions::Outcome;
-use crate::error::TurnError;
+use crate::error::{Invalid, TurnError};
 use crate::intent::{Bounds, Said};
 use crate::metrics::Metrics;
+use crate::parse::{Format, Reasoning, Start, Style};
 use crate::policy_client::PolicyClient;
 use crate::prompts::Prompts;
 use crate::record::Record;
@@ -18,12 +19,12 @@ use crate::retry::RetryBudget;
 use crate::switches::{Board, Switches};
 use crate::tenancy::{Tenancy, Visitor};
 use crate::text_pool::TextPool;
-use crate::turn::{Basis, Prepared, length_keys, prepare};
+use crate::turn::{Basis, Counted, Prepared, Voice, count, length_keys, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
 use baton_node::tenants::Seat;
-use baton_proto::ids::RequestId;
-use baton_proto::ir::Request;
+use baton_proto::ids::{RequestId, TenantId, TokenId};
+use baton_proto::ir::{Prompt, Request, ToolChoice};
 use baton_text::TextModel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,6 +45,8 @@ const TOKEN_BYTES_MIN: usize = 64;
 pub(crate) struct Service {
     config: Config,
     text: Arc<TextModel>,
+    /// How the model writes reasoning and calls.
+    style: Arc<Style>,
     /// No token stands for more bytes of text.
     token_bytes_max: usize,
     cluster: Arc<Cluster>,
@@ -107,6 +110,7 @@ impl Service {
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
             speculation: Speculation::new(&config.speculation, metrics.clone()),
+            style: Arc::new(style(&text, &config.model)),
             config,
             token_bytes_max: token_bytes_max(&text),
             text,
@@ -149,20 +153,19 @@ impl Service {
         let service = self.clone();
         let work = move || {
             let Call { request, delivery } = parse(&service.config)?;
-            if !service.config.model.answers_to(&request.model) {
-                return Err(TurnError::unknown_model(&request.model));
-            }
-            let model = service.cluster.model().ok_or(TurnError::NoWorker)?;
+            let voice = voice(&request, &delivery);
+            let model = service.model(&request.model)?;
             let length_keys = length_keys(&request);
             let learned = service.cluster.expected_answer(&length_keys);
             let basis = Basis {
+                style: &service.style,
                 text: &service.text,
                 token_bytes_max: service.token_bytes_max,
                 prompts: &service.prompts,
                 answer_tokens_assumed: learned
                     .unwrap_or(service.config.placement.answer_tokens_assumed),
             };
-            let prepared = prepare(request, model, basis, arrived)?;
+            let prepared = prepare(request, model, basis, voice, arrived)?;
             let prepared = Prepared { length_keys, ..prepared };
             service.metrics.prepared(prepared.ids.len(), prepared.reused_tokens);
             Ok((prepared, delivery))
@@ -171,12 +174,17 @@ impl Service {
     }
 
     /// What a new request of that tenant gets from the router. `said` comes from its headers.
-    pub(crate) fn mint(&self, visitor: &Visitor, said: Said) -> Result<Mint, TurnError> {
+    pub(crate) fn mint(
+        &self,
+        id: RequestId,
+        visitor: &Visitor,
+        said: Said,
+    ) -> Result<Mint, TurnError> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| TurnError::Internal(error.to_string()))?;
         let seed = u64::from_le_bytes(seed);
         Ok(Mint {
-            id: request_id()?,
+            id,
             tenant: visitor.name.clone(),
             scope: visitor.scope(),
             deadline: self.config.timeouts.request.0,
@@ -185,6 +193,58 @@ impl Service {
             said,
             bounds: self.bounds(visitor),
         })
+    }
+
+    /// The model of that name, if it is served and somebody computes it.
+    fn model(&self, name: &str) -> Result<Arc<Model>, TurnError> {
+        if !self.config.model.answers_to(name) {
+            return Err(TurnError::unknown_model(name));
+        }
+        self.cluster.model().ok_or(TurnError::NoWorker)
+    }
+
+    /// The tokens that a prompt has, as it would be computed, on a thread for text; nothing is started
+    /// for it.
+    pub(crate) async fn count_tokens(
+        self: &Arc<Self>,
+        scope: TenantId,
+        parse: impl FnOnce(&Config) -> Result<(String, Prompt), TurnError> + Send + 'static,
+    ) -> Result<Counted, TurnError> {
+        let service = self.clone();
+        let work = move || {
+            let (name, prompt) = parse(&service.config)?;
+            let model = service.model(&name)?;
+            let (text, prompts) = (&service.text, &service.prompts);
+            let basis = Basis {
+                style: &service.style,
+                text,
+                token_bytes_max: service.token_bytes_max,
+                prompts,
+                answer_tokens_assumed: 0,
+            };
+            count(prompt, &scope, &model, basis)
+        };
+        self.text_pool.run(Instant::now() + self.config.timeouts.request.0, work).await
+    }
+
+    /// What ids read, markers included; on a thread for text.
+    pub(crate) async fn words(
+        self: &Arc<Self>,
+        parse: impl FnOnce() -> Result<(String, Vec<TokenId>), TurnError> + Send + 'static,
+    ) -> Result<String, TurnError> {
+        let service = self.clone();
+        let work = move || {
+            let (name, ids) = parse()?;
+            service.model(&name)?;
+            let known = service.text.check_ids(&ids);
+            known
+                .map_err(|error| Invalid::value("tokens", format!("Invalid 'tokens': {error}.")))?;
+            let mut detokenizer = service.text.detokenizer_with_special();
+            let mut words: String = ids.into_iter().map(|id| detokenizer.push(id)).collect();
+            words.push_str(&detokenizer.finish());
+            Ok(words)
+        };
+        self.text_pool.run(Instant::now() + self.config.timeouts.request.0, work).await
     }
 
     /// What hints are clamped to.
@@ -253,6 +313,10 @@ impl Service {
         &self.text
     }
 
+    pub(crate) fn style(&self) -> &Arc<Style> {
+        &self.style
+    }
+
     pub(crate) fn text_pool(&self) -> &TextPool {
         &self.text_pool
     }
@@ -315,6 +379,23 @@ pub(crate) fn keyed(request: &Request, parts: &[&[u8]]) -> u64 {
     }
     let digest = *hasher.finalize().as_bytes();
     digest[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
+}
+
+/// How a model writes reasoning and calls.
+pub(crate) fn style(text: &TextModel, config: &ModelConfig) -> Style {
+    let format = config.call_format.as_deref().and_then(Format::named);
+    let reasoning = config.reasoning_format.as_deref().and_then(Reasoning::named);
+    Style::detect(&text.template_source(), |marker| text.marker_id(marker), format, reasoning)
+}
+
+/// How the answers to a request are told apart, where its dialect wants that.
+fn voice(request: &Request, delivery: &Delivery) -> Option<Voice> {
+    let call_prefix = delivery.call_prefix?;
+    let Prompt::Chat(chat) = &request.prompt else { return None };
+    let called = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
+    let tools = called.then(|| Arc::new(api::known_tools(&chat.tools)));
+    let start = Start { in_reasoning: false, tools };
+    Some(Voice { start, serial: chat.serial_tool_calls, call_prefix })
 }
 
 /// The most bytes of text that one token may stand for.

@@ -171,6 +171,48 @@ def test_timing_and_workers_are_told_to_those_who_ask(client, model):
     assert asked.nvext["worker_id"]
 
 
+def test_a_tool_loop_streams_the_call_that_it_gives_in_one_piece(client, model):
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    function = {
+        "name": "get_weather",
+        "description": "Get the current weather in a city.",
+        "parameters": city,
+    }
+    messages = [{"role": "user", "content": "What is the weather in Brevo?"}]
+    request = dict(
+        model=model,
+        tools=[{"type": "function", "function": function}],
+        max_tokens=160,
+        temperature=0,
+        extra_body={"chat_template_kwargs": {"enable_thinking": True}},
+    )
+    whole = client.chat.completions.create(**request, messages=messages).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.reasoning_content
+    (call,) = whole.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Brevo"}
+
+    arguments, reasoning, names, finish = "", "", [], None
+    for chunk in client.chat.completions.create(**request, messages=messages, stream=True):
+        choice = chunk.choices[0]
+        reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+        for part in choice.delta.tool_calls or []:
+            assert part.index == 0
+            arguments += part.function.arguments or ""
+            names += [part.function.name] if part.function.name else []
+        finish = choice.finish_reason or finish
+    assert (arguments, names) == (call.function.arguments, ["get_weather"])
+    assert (reasoning, finish) == (whole.message.reasoning_content, "tool_calls")
+
+    messages.append(whole.message.model_dump(exclude_none=True))
+    sky = '{"temperature": 23, "sky": "light rain"}'
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": sky})
+    last = client.chat.completions.create(**request, messages=messages).choices[0]
+    assert last.finish_reason == "stop"
+    assert "23" in last.message.content
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -79,6 +79,12 @@ pub enum RenderError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A picture, for a model that cannot see.
+    #[error("the model takes no images")]
+    Image {
+        /// Where it stands in what the client sent.
+        field: String,
+    },
     /// The template failed on this conversation.
     #[error("the chat template failed in line {line}: {message}")]
     Failed {

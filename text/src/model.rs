@@ -165,6 +165,22 @@ impl TextModel {
         }
     }
 
+    /// The id of a token that the tokenizer has beside its vocabulary, as markers of templates are,
+    /// by its exact text: whoever spells it in pieces gets another id.
+    pub fn marker_id(&self, token: &str) -> Option<TokenId> {
+        match &self.codec {
+            Codec::Checkpoint(checkpoint) => {
+                checkpoint.tokenizer.get_added_vocabulary().get_vocab().get(token).copied()
+            }
+            Codec::Synthetic => None,
+        }
+    }
+
+    /// The source of the chat template for requests with tools; empty where there is none.
+    pub fn template_source(&self) -> String {
+        self.templates.source()
+    }
+
     /// The text that the model's chat template makes of a conversation.
     pub fn render(&self, chat: &ir::Chat) -> Result<String, RenderError> {
         self.templates.render(chat, (self.clock)())

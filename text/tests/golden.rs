@@ -1,6 +1,6 @@
 //! The checkpoints of the repository: ids and renderings are those that transformers gives.
 
-use baton_proto::ir::{Chat, JsonText, Message, Part, Prompt, Role, ToolCall};
+use baton_proto::ir::{Chat, Content, JsonText, Message, Part, Prompt, Role, ToolCall};
 use baton_text::{EncodeError, PromptError, TextModel};
 use serde_json::Value as Json;
 use std::path::PathBuf;
@@ -24,16 +24,17 @@ fn chat(messages: &Json) -> Chat {
             other => panic!("role {other}"),
         };
         let text = m["content"].as_str().expect("content").to_owned();
-        let call = |call: &Json| {
-            Part::ToolCall(ToolCall {
+        let call = |call: &Json| -> Part {
+            Content::ToolCall(ToolCall {
                 id: String::new(),
                 name: call["function"]["name"].as_str().expect("name").to_owned(),
                 arguments: JsonText(call["function"]["arguments"].to_string()),
             })
+            .into()
         };
         let mut parts = match role {
-            Role::Tool => vec![Part::ToolResult { call_id: None, text }],
-            _ => vec![Part::Text(text)],
+            Role::Tool => vec![Content::ToolResult { call_id: None, text, is_error: false }.into()],
+            _ => vec![Part::text(text)],
         };
         parts.extend(m["tool_calls"].as_array().into_iter().flatten().map(call));
         Message { role, parts, name: None }

@@ -6,7 +6,7 @@
 mod common;
 
 use baton_proto::ids::TokenId;
-use baton_proto::ir::{Chat, JsonText, Message, Part, Prompt, Role, ToolCall};
+use baton_proto::ir::{Chat, Content, JsonText, Message, Part, Prompt, Role, ToolCall};
 use baton_text::TextModel;
 use common::{Chance, DEEPSEEK, LLAMA, QWEN, Spec, gpt2, metaspace, model, sequence};
 use serde_json::json;
@@ -71,19 +71,20 @@ fn message(chance: &mut Chance, role: Role) -> Message {
     match role {
         Role::Assistant => {
             if chance.below(2) == 0 {
-                parts.push(Part::Reasoning(text(chance)));
+                parts.push(Content::Reasoning(text(chance)).into());
             }
-            parts.push(Part::Text(text(chance)));
+            parts.push(Part::text(text(chance)));
             if chance.below(3) == 0 {
                 let arguments = JsonText(json!({"q": text(chance)}).to_string());
                 let (id, name) = ("call_1234".to_owned(), "look".to_owned());
-                parts.push(Part::ToolCall(ToolCall { id, name, arguments }));
+                parts.push(Content::ToolCall(ToolCall { id, name, arguments }).into());
             }
         }
         Role::Tool => {
-            parts.push(Part::ToolResult { call_id: Some("call_1234".into()), text: text(chance) });
+            let (call_id, text) = (Some("call_1234".into()), text(chance));
+            parts.push(Content::ToolResult { call_id, text, is_error: false }.into());
         }
-        _ => parts.push(Part::Text(text(chance))),
+        _ => parts.push(Part::text(text(chance))),
     }
     Message { role, parts, name: None }
 }
@@ -99,7 +100,7 @@ fn change(chat: &mut Chat, chance: &mut Chance) {
         3 => chat.messages.truncate(at.max(1)),
         4 => {
             let tool = json!({"type": "function", "function": {"name": "look", "description": text(chance)}});
-            chat.tools.push(JsonText(tool.to_string()));
+            chat.tools.push(JsonText(tool.to_string()).into());
         }
         5 => chat.tools.clear(),
         6 => chat.add_generation_prompt = !chat.add_generation_prompt,

@@ -1,13 +1,15 @@
 //! Chat templates render as Jinja renders them. What is expected was written by
 //! `fixtures/make.py`, with Jinja set up as transformers sets it up.
 
-use baton_proto::ir::{Chat, JsonText, Message, Part, Role, ToolCall};
+mod common;
+
+use baton_proto::ir::{Chat, Content, JsonText, Message, Part, Role, ToolCall};
 use baton_text::{Limits, LoadError, RenderError, TextModel};
+use common::directory;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 
 fn tests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -16,18 +18,6 @@ fn tests() -> PathBuf {
 fn fixture(name: &str) -> Json {
     let text = std::fs::read(tests().join("fixtures").join(name)).expect("the fixture is there");
     serde_json::from_slice(&text).expect("the fixture is JSON")
-}
-
-/// The smallest tokenizer there is: loading it takes no time.
-const TOKENIZER: &str = r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
-
-/// A checkpoint directory with these further files.
-fn directory(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    for (name, text) in [("tokenizer.json", TOKENIZER)].iter().chain(files) {
-        std::fs::write(dir.path().join(name), text).expect("the file is written");
-    }
-    dir
 }
 
 fn load(dir: &Path) -> Result<TextModel, LoadError> {
@@ -60,19 +50,23 @@ fn chat(request: &Json) -> Chat {
             _ => Role::Tool,
         };
         let content = text(&m["content"]).expect("content");
-        let call = |call: &Json| {
+        let call = |call: &Json| -> Part {
             let arguments = &call["function"]["arguments"];
-            Part::ToolCall(ToolCall {
+            Content::ToolCall(ToolCall {
                 id: text(&call["id"]).expect("id"),
                 name: text(&call["function"]["name"]).expect("name"),
                 arguments: JsonText(text(arguments).unwrap_or_else(|| arguments.to_string())),
             })
+            .into()
         };
-        let mut parts: Vec<Part> =
-            text(&m["reasoning_content"]).into_iter().map(Part::Reasoning).collect();
+        let reasoning = text(&m["reasoning_content"]).map(Content::Reasoning);
+        let mut parts: Vec<Part> = reasoning.into_iter().map(Part::from).collect();
         parts.push(match role {
-            Role::Tool => Part::ToolResult { call_id: text(&m["tool_call_id"]), text: content },
-            _ => Part::Text(content),
+            Role::Tool => {
+                let call_id = text(&m["tool_call_id"]);
+                Content::ToolResult { call_id, text: content, is_error: false }.into()
+            }
+            _ => Part::text(content),
         });
         parts.extend(m["tool_calls"].as_array().into_iter().flatten().map(call));
         Message { role, parts, name: text(&m["name"]) }
@@ -80,9 +74,10 @@ fn chat(request: &Json) -> Chat {
     let list = |key: &str| request[key].as_array().into_iter().flatten();
     Chat {
         messages: list("messages").map(message).collect(),
-        tools: list("tools").map(|tool| JsonText(tool.to_string())).collect(),
+        tools: list("tools").map(|tool| JsonText(tool.to_string()).into()).collect(),
         add_generation_prompt: true,
         template_args: arguments(&request["args"]),
+        ..Chat::default()
     }
 }
 
@@ -202,7 +197,7 @@ fn json_of_the_client_is_checked_and_named() {
         "",
         &hostile,
     ] {
-        let tools = vec![JsonText("{}".to_owned()), JsonText(text.to_owned())];
+        let tools = ["{}", text].map(|text| JsonText(text.to_owned()).into()).to_vec();
         let error = render("{{ tools }}", &Chat { tools, ..user("") }).expect_err(text);
         assert!(matches!(&error, RenderError::Argument { field, .. } if field == "tools[1]"));
     }
@@ -222,14 +217,14 @@ fn developers_speak_as_the_system_unless_the_template_knows_them() {
 
 #[test]
 fn tool_results_become_messages_of_their_own() {
-    let result = |id: &str, text: &str| Part::ToolResult {
-        call_id: Some(id.to_owned()),
-        text: text.to_owned(),
+    let result = |id: &str, text: &str| -> Part {
+        let (call_id, text) = (Some(id.to_owned()), text.to_owned());
+        Content::ToolResult { call_id, text, is_error: false }.into()
     };
     let mut chat = user("before ");
     let parts = &mut chat.messages[0].parts;
-    parts.extend([Part::Text("still".to_owned()), result("1", "a"), result("2", "b")]);
-    parts.push(Part::Text("after".to_owned()));
+    parts.extend([Part::text("still"), result("1", "a"), result("2", "b")]);
+    parts.push(Part::text("after"));
     let template =
         "{% for m in messages %}{{ m.role }}:{{ m.tool_call_id }}:{{ m.content }};{% endfor %}";
     assert_eq!(
@@ -246,7 +241,7 @@ fn templates_are_found_wherever_publishers_put_them() {
     let render = |files: &[(&str, &str)], chat: &Chat| {
         load(directory(files).path()).expect("the model loads").render(chat)
     };
-    let with_tools = Chat { tools: vec![JsonText("{}".to_owned())], ..user("") };
+    let with_tools = Chat { tools: vec![JsonText("{}".to_owned()).into()], ..user("") };
     let config = "tokenizer_config.json";
     assert_eq!(render(&[(config, named)], &user("")).as_deref(), Ok("plain"));
     assert_eq!(render(&[(config, named)], &with_tools).as_deref(), Ok("with tools"));
@@ -291,7 +286,7 @@ fn macros_may_follow_deep_schemas() {
     let template = "{% macro m(x) %}{% if x is mapping %}<{{ m(x.a) }}>{% else %}{{ x }}{% endif %}\
                     {% endmacro %}{{ m(tools[0]) }}";
     let tool = r#"{"a":"#.repeat(60) + "1" + &"}".repeat(60);
-    let rendered = render(template, &Chat { tools: vec![JsonText(tool)], ..user("") });
+    let rendered = render(template, &Chat { tools: vec![JsonText(tool).into()], ..user("") });
     assert_eq!(rendered, Ok("<".repeat(60) + "1" + &">".repeat(60)));
 }
 
@@ -300,11 +295,11 @@ fn arguments_of_calls_are_mappings_where_they_can_be() {
     let rendered = |arguments: &str| {
         let mut chat = user("");
         chat.messages[0].role = Role::Assistant;
-        chat.messages[0].parts = vec![Part::ToolCall(ToolCall {
+        chat.messages[0].parts = vec![Part::from(Content::ToolCall(ToolCall {
             id: "7".to_owned(),
             name: "f".to_owned(),
             arguments: JsonText(arguments.to_owned()),
-        })];
+        }))];
         render("{{ messages[0].tool_calls | tojson }}", &chat).expect("rendering")
     };
     let expected = |arguments: &str| {

@@ -13,6 +13,7 @@
 
 mod bets;
 mod next;
+mod said;
 
 pub(crate) use bets::Bought;
 
@@ -28,6 +29,7 @@ use crate::turn::{Delta, Placed, Prepared, send_once, verdict};
 use baton_proto::ids::TokenId;
 use baton_proto::ir::Chat;
 use bets::{Bet, BetId, Bets};
+use said::Said;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -36,7 +38,7 @@ use tokio::time::Instant;
 pub(crate) struct Ahead {
     chat: Chat,
     /// The answer so far.
-    said: String,
+    said: Said,
     ids: Vec<TokenId>,
     _held: Held,
 }
@@ -51,12 +53,13 @@ impl Ahead {
             note(service, prepared, "skipped", None);
             return None;
         }
-        Some(Self { chat, said: String::new(), ids: Vec::new(), _held: held })
+        let said = Said::new(prepared);
+        Some(Self { chat, said, ids: Vec::new(), _held: held })
     }
 
     /// A piece of the answer.
     pub(crate) fn push(&mut self, delta: &Delta) {
-        self.said.push_str(&delta.text);
+        self.said.push(delta);
         self.ids.extend(delta.tokens.iter().map(|token| token.id));
     }
 
@@ -150,7 +153,7 @@ async fn prepare_for(
     let shared = service.clone();
     let work = move || {
         let Ahead { chat, said, ids, _held } = ahead;
-        next::prepare(&shared, chat, &said, &ids, &turn, deadline)
+        next::prepare(&shared, chat, said, &ids, &turn, deadline)
     };
     let Some(next) = service.text_pool().run(deadline, work).await? else {
         return Ok(("needless", None));

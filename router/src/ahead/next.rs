@@ -1,5 +1,6 @@
 //! What is certain of the next prompt of a conversation.
 
+use super::said::Said;
 use super::{Next, blocks_in_common};
 use crate::error::TurnError;
 use crate::service::{self, Service};
@@ -7,21 +8,18 @@ use crate::turn::{PUBLIC_BLOCKS, Prepared};
 use baton_kv::hash::Salt;
 use baton_proto::ids::TokenId;
 use baton_proto::ir::{
-    BACKGROUND_PRIORITY, Chat, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling,
-    Stop,
+    BACKGROUND_PRIORITY, Chat, Content, Hints, JsonText, Message, Part, Prompt, Request, Role,
+    Sampling, Stop, Tool,
 };
 use baton_text::TextModel;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What an answer has in it that calls a tool, in the formats of the models that are served.
-const CALL_MARKS: [&str; 4] = ["<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function="];
-
 /// The prompt whose blocks are worth computing now; `None` where all that is certain exists.
 pub(super) fn prepare(
     service: &Service,
     chat: Chat,
-    said: &str,
+    said: Said,
     answered: &[TokenId],
     turn: &Prepared,
     deadline: Instant,
@@ -48,6 +46,9 @@ pub(super) fn prepare(
         reused_tokens: encoded.reused,
         ids: encoded.ids,
         chain,
+        breakpoints: Vec::new(),
+        edited: Vec::new(),
+        voice: None,
         chat: None,
         answer_tokens: 1,
         length_keys: Vec::new(),
@@ -90,12 +91,12 @@ fn request(service: &Service, turn: &Prepared) -> Result<Request, TurnError> {
 /// The text that the next prompt begins with, whatever the next message says: what two prompts
 /// have in common whose next messages begin differently. `None` where the template takes no further
 /// message.
-fn certain(text: &TextModel, mut chat: Chat, said: &str) -> Option<String> {
-    let calls = !chat.tools.is_empty() && CALL_MARKS.iter().any(|mark| said.contains(mark));
-    let parts = vec![Part::Text(said.to_owned())];
-    chat.messages.push(Message { role: Role::Assistant, parts, name: None });
+fn certain(text: &TextModel, mut chat: Chat, said: Said) -> Option<String> {
+    let calls = !chat.tools.is_empty() && said.calls();
+    let call_id = said.first_call().map(str::to_owned);
+    chat.messages.push(said.message());
     let mut with = |content: &str| {
-        chat.messages.push(following(calls, content));
+        chat.messages.push(following(calls, call_id.clone(), content));
         let rendered = text.render(&chat).ok();
         chat.messages.pop();
         rendered
@@ -106,33 +107,34 @@ fn certain(text: &TextModel, mut chat: Chat, said: &str) -> Option<String> {
     Some(one)
 }
 
-fn following(calls: bool, content: &str) -> Message {
+fn following(calls: bool, call_id: Option<String>, content: &str) -> Message {
     let text = content.to_owned();
     let (role, part) = if calls {
-        (Role::Tool, Part::ToolResult { call_id: None, text })
+        (Role::Tool, Content::ToolResult { call_id, text, is_error: false })
     } else {
-        (Role::User, Part::Text(text))
+        (Role::User, Content::Text(text))
     };
-    Message { role, parts: vec![part], name: None }
+    Message { role, parts: vec![part.into()], name: None }
 }
 
 /// Memory that a conversation takes, about.
 pub(super) fn bytes(chat: &Chat) -> usize {
     let part = |part: &Part| {
         size_of::<Part>()
-            + match part {
-                Part::Text(text) | Part::Reasoning(text) => text.len(),
-                Part::ToolResult { call_id, text } => {
+            + match &part.content {
+                Content::Text(text) | Content::Reasoning(text) => text.len(),
+                Content::ToolResult { call_id, text, .. } => {
                     call_id.as_ref().map_or(0, String::len) + text.len()
                 }
-                Part::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.0.len(),
+                Content::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.0.len(),
+                Content::Image(image) => image.path.len() + image.source.len(),
             }
     };
     let message = |message: &Message| {
         let name = message.name.as_ref().map_or(0, String::len);
         size_of::<Message>() + name + message.parts.iter().map(part).sum::<usize>()
     };
-    let tool = |tool: &JsonText| size_of::<JsonText>() + tool.0.len();
+    let tool = |tool: &Tool| size_of::<Tool>() + tool.definition.0.len();
     let arg = |(name, value): &(String, JsonText)| {
         size_of::<(String, JsonText)>() + name.len() + value.0.len()
     };
@@ -145,6 +147,7 @@ pub(super) fn bytes(chat: &Chat) -> usize {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use baton_node::scratch::Scratch;
     use std::path::Path;
 
     fn demo() -> TextModel {
@@ -152,16 +155,16 @@ mod tests {
     }
 
     fn said(role: Role, text: &str) -> Message {
-        Message { role, parts: vec![Part::Text(text.to_owned())], name: None }
+        Message { role, parts: vec![Part::text(text)], name: None }
     }
 
     fn chat(question: &str) -> Chat {
         let tool = r#"{"type":"function","function":{"name":"ls","parameters":{}}}"#;
         Chat {
             messages: vec![said(Role::System, "Be brief."), said(Role::User, question)],
-            tools: vec![JsonText(tool.to_owned())],
+            tools: vec![JsonText(tool.to_owned()).into()],
             add_generation_prompt: true,
-            template_args: Vec::new(),
+            ..Chat::default()
         }
     }
 
@@ -172,12 +175,12 @@ mod tests {
         for answer in
             ["Hello!", "I wonder.\n</think>\n\nHello!", call, "", "Gr\u{fc}\u{df}e \u{1f600}"]
         {
-            let certain = certain(&text, chat("Hi"), answer).unwrap();
+            let certain = certain(&text, chat("Hi"), Said::plain(answer)).unwrap();
             assert!(certain.contains(answer.rsplit("\n\n").next().unwrap()), "{certain}");
             for next in ["yes", "", "0 1", "\n"] {
                 let mut chat = chat("Hi");
                 chat.messages.push(said(Role::Assistant, answer));
-                chat.messages.push(following(answer == call, next));
+                chat.messages.push(following(answer == call, None, next));
                 let whole = text.render(&chat).unwrap();
                 assert!(whole.starts_with(&certain), "{certain:?} {whole:?}");
             }
@@ -187,10 +190,27 @@ mod tests {
     #[test]
     fn reasoning_leaves_with_the_next_question_and_stays_for_a_result() {
         let text = demo();
+        let certain = |said: Said| certain(&text, chat("Hi"), said).unwrap();
+        // Whether it is told apart or not.
         let thought = "I wonder.\n</think>\n\n";
-        let certain = |answer: &str| certain(&text, chat("Hi"), answer).unwrap();
-        assert!(!certain(&format!("{thought}Hello!")).contains("wonder"));
+        assert!(!certain(Said::plain(&format!("{thought}Hello!"))).contains("wonder"));
         let call = format!("{thought}<tool_call>\n{{\"name\": \"ls\"}}\n</tool_call>");
-        assert!(certain(&call).contains("wonder"));
+        assert!(certain(Said::plain(&call)).contains("wonder"));
+        let called = certain(Said::called("I wonder.", "ls"));
+        assert!(called.contains("wonder") && called.contains("\"name\": \"ls\""), "{called}");
+    }
+
+    #[test]
+    fn a_result_names_its_call_where_the_template_writes_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let scratch = Scratch::new("ahead").unwrap();
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(root.join("models/demo").join(name), scratch.path().join(name)).unwrap();
+        }
+        let template = root.join("text/tests/fixtures/templates/mistral.jinja");
+        std::fs::copy(template, scratch.path().join("chat_template.jinja")).unwrap();
+        let text = TextModel::load(scratch.path()).unwrap();
+        let certain = certain(&text, chat("Hi"), Said::called("", "ls")).unwrap();
+        assert!(certain.ends_with("[TOOL_RESULTS] {\"content\": "), "{certain}");
     }
 }

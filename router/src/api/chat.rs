@@ -2,21 +2,21 @@
 
 use super::common::{self, Call, Mint, Parts};
 use super::fields::{self, Object};
+use super::tool_choice;
 use crate::config::Limits;
 use crate::error::Invalid;
-use baton_proto::ir::{Chat, JsonText, Message, Part, Prompt, Role, ToolCall};
+use baton_proto::ir::{
+    Chat, Content, Image, JsonText, Message, Part, Prompt, Role, Tool, ToolCall, ToolChoice,
+};
 use serde_json::Value;
+
+/// What the names of calls begin with in this interface.
+const CALL_PREFIX: &str = "call_";
 
 /// Parses a body. Fields that nobody here knows are ignored.
 pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
     let body = Object::new(body, "")?;
-    refuse_unsupported(body)?;
-    let chat = Chat {
-        messages: messages(body, limits)?,
-        tools: tools(body, limits)?,
-        add_generation_prompt: body.boolean("add_generation_prompt")?.unwrap_or(true),
-        template_args: template_args(body)?,
-    };
+    let chat = conversation(body, limits)?;
     let (max_tokens, max_tokens_param) = max_tokens(body)?;
     let parts = Parts {
         prompt: Prompt::Chat(chat),
@@ -24,7 +24,24 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
         max_tokens_param,
         logprobs: logprobs(body, limits)?,
     };
-    common::call(body, parts, mint, limits)
+    let mut call = common::call(body, parts, mint, limits)?;
+    call.delivery.call_prefix = Some(CALL_PREFIX);
+    Ok(call)
+}
+
+/// The conversation alone.
+pub(super) fn conversation(body: Object<'_>, limits: &Limits) -> Result<Chat, Invalid> {
+    refuse_unsupported(body)?;
+    Ok(Chat {
+        messages: messages(body, limits)?,
+        tools: tools(body, limits)?,
+        tool_choice: chosen(body)?,
+        serial_tool_calls: body.boolean("parallel_tool_calls")? == Some(false),
+        thinking: None,
+        edits: Vec::new(),
+        add_generation_prompt: body.boolean("add_generation_prompt")?.unwrap_or(true),
+        template_args: common::template_args(body)?,
+    })
 }
 
 fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
@@ -40,17 +57,18 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
         let message = "'continue_final_message' is not supported.";
         return Err(Invalid::unsupported("continue_final_message", message));
     }
-    match body.get("tool_choice") {
-        None => Ok(()),
-        Some(Value::String(choice)) if choice == "auto" || choice == "none" => Ok(()),
-        Some(other) => {
-            let message = format!(
-                "'tool_choice': {} is not supported; use \"auto\" or \"none\".",
-                shown(other)
-            );
-            Err(Invalid::unsupported("tool_choice", message))
+    Ok(())
+}
+
+fn chosen(body: Object<'_>) -> Result<ToolChoice, Invalid> {
+    tool_choice::read(body, |kind, choice| {
+        if kind != "function" {
+            return Ok(None);
         }
-    }
+        let path = choice.path_of("function");
+        let function = choice.get("function").ok_or_else(|| Invalid::missing(&path))?;
+        Object::new(function, &path)?.required_string("name").map(|name| Some(name.to_owned()))
+    })
 }
 
 /// The newer name wins where both are given.
@@ -97,8 +115,16 @@ fn message(value: &Value, path: &str) -> Result<Message, Invalid> {
         Role::Assistant => assistant_parts(object)?,
         Role::Tool => {
             let call_id = object.string("tool_call_id")?.map(str::to_owned);
-            let text = text_parts(object, role)?.into_iter().map(into_text).collect();
-            vec![Part::ToolResult { call_id, text }]
+            let mut text = String::new();
+            for part in text_parts(object, role)? {
+                match part.content {
+                    Content::Text(more) => text.push_str(&more),
+                    // Templates know results that are text.
+                    Content::Image(image) => return Err(common::no_images(&image.path)),
+                    _ => {}
+                }
+            }
+            vec![Content::ToolResult { call_id, text, is_error: false }.into()]
         }
     };
     Ok(Message { role, parts, name: object.string("name")?.map(str::to_owned) })
@@ -127,7 +153,7 @@ fn text_parts(object: Object<'_>, role: Role) -> Result<Vec<Part>, Invalid> {
     let path = object.path_of("content");
     match object.get("content") {
         None => Err(Invalid::missing(path)),
-        Some(Value::String(text)) => Ok(vec![Part::Text(text.clone())]),
+        Some(Value::String(text)) => Ok(vec![Part::text(text)]),
         Some(Value::Array(parts)) => parts
             .iter()
             .enumerate()
@@ -144,6 +170,12 @@ fn text_part(value: &Value, path: &str, role: Role) -> Result<Part, Invalid> {
     let text = match object.required_string("type")? {
         "text" => object.required_string("text")?,
         "refusal" if role == Role::Assistant => object.required_string("refusal")?,
+        "image_url" if role == Role::User => {
+            let path = object.path_of("image_url");
+            let image = object.get("image_url").ok_or_else(|| Invalid::missing(&path))?;
+            let source = Object::new(image, &path)?.required_string("url")?.to_owned();
+            return Ok(Content::Image(Image { path: object.path().to_owned(), source }).into());
+        }
         other => {
             let path = object.path_of("type");
             let message = format!(
@@ -153,14 +185,7 @@ fn text_part(value: &Value, path: &str, role: Role) -> Result<Part, Invalid> {
             return Err(Invalid::unsupported(path, message));
         }
     };
-    Ok(Part::Text(text.to_owned()))
-}
-
-fn into_text(part: Part) -> String {
-    match part {
-        Part::Text(text) => text,
-        _ => String::new(),
-    }
+    Ok(Part::text(text))
 }
 
 /// Reasoning, text and calls of an earlier answer; the content may be absent beside calls.
@@ -171,7 +196,9 @@ fn assistant_parts(object: Object<'_>) -> Result<Vec<Part>, Invalid> {
         None => object.string("reasoning")?,
     };
     parts.extend(
-        reasoning.filter(|text| !text.is_empty()).map(|text| Part::Reasoning(text.to_owned())),
+        reasoning
+            .filter(|text| !text.is_empty())
+            .map(|text| Content::Reasoning(text.to_owned()).into()),
     );
     let calls = object.array("tool_calls")?.unwrap_or(&[]);
     if object.get("content").is_some() {
@@ -180,11 +207,11 @@ fn assistant_parts(object: Object<'_>) -> Result<Vec<Part>, Invalid> {
         return Err(Invalid::missing(object.path_of("content")));
     }
     if let Some(refusal) = object.string("refusal")? {
-        parts.push(Part::Text(refusal.to_owned()));
+        parts.push(Part::text(refusal));
     }
     let path = object.path_of("tool_calls");
     for (i, call) in calls.iter().enumerate() {
-        parts.push(Part::ToolCall(tool_call(call, &format!("{path}[{i}]"))?));
+        parts.push(Content::ToolCall(tool_call(call, &format!("{path}[{i}]"))?).into());
     }
     Ok(parts)
 }
@@ -195,17 +222,9 @@ fn tool_call(value: &Value, path: &str) -> Result<ToolCall, Invalid> {
     let inner_path = call.path_of("function");
     let function = Object::new(inner, &inner_path)?;
     let path = function.path_of("arguments");
-    // Templates want an object; clients send its text, and an empty text for "no arguments".
     let arguments = match function.get("arguments") {
         None => JsonText("{}".to_owned()),
-        Some(Value::String(text)) if text.trim().is_empty() => JsonText("{}".to_owned()),
-        Some(Value::String(text)) => {
-            let Ok(object @ Value::Object(_)) = serde_json::from_str::<Value>(text) else {
-                let message = format!("Invalid '{path}': expected the JSON text of an object.");
-                return Err(Invalid::value(path, message));
-            };
-            fields::text(&object)
-        }
+        Some(Value::String(text)) => common::arguments(text),
         Some(object @ Value::Object(_)) => fields::text(object),
         Some(other) => {
             return Err(Invalid::kind(path, "the JSON text of an object", fields::kind(other)));
@@ -218,7 +237,7 @@ fn tool_call(value: &Value, path: &str) -> Result<ToolCall, Invalid> {
     })
 }
 
-fn tools(body: Object<'_>, limits: &Limits) -> Result<Vec<JsonText>, Invalid> {
+fn tools(body: Object<'_>, limits: &Limits) -> Result<Vec<Tool>, Invalid> {
     let values = body.array("tools")?.unwrap_or(&[]);
     if values.len() > limits.tools_max {
         return Err(common::too_many("tools", "tools", limits.tools_max, values.len()));
@@ -231,21 +250,7 @@ fn tools(body: Object<'_>, limits: &Limits) -> Result<Vec<JsonText>, Invalid> {
             let function = tool.get("function").ok_or_else(|| Invalid::missing(&path))?;
             Object::new(function, &path)?.required_string("name")?;
         }
-        Ok(fields::text(value))
+        Ok(fields::text(value).into())
     };
     values.iter().enumerate().map(tool).collect()
-}
-
-fn template_args(body: Object<'_>) -> Result<Vec<(String, JsonText)>, Invalid> {
-    let Some(value) = body.get("chat_template_kwargs") else { return Ok(Vec::new()) };
-    let object = Object::new(value, "chat_template_kwargs")?;
-    Ok(object.entries().map(|(name, value)| (name.clone(), fields::text(value))).collect())
-}
-
-/// A value in a message: the text of a string, the type of anything else.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("`{}`", common::clip(text)),
-        other => fields::kind(other).to_owned(),
-    }
 }

@@ -2,12 +2,13 @@
 
 use super::fields::{self, Object};
 use super::hints;
+use super::responses::Echo;
 use crate::config::Limits;
 use crate::error::Invalid;
 pub(super) use crate::error::{NAME_BYTES_MAX, clip};
 use crate::intent::{self, Applied, Bounds, Said};
 use baton_proto::ids::{RequestId, TenantId, TokenId};
-use baton_proto::ir::{Prompt, Request, Sampling, Stop};
+use baton_proto::ir::{JsonText, Prompt, Request, Sampling, Stop};
 use baton_text::SamplingDefaults;
 use serde_json::Value;
 use std::sync::Arc;
@@ -33,6 +34,12 @@ pub(crate) struct Delivery {
     pub(crate) worker_id: bool,
     /// With `nvext.applied`: what came of the hints.
     pub(crate) applied: Option<Arc<[Applied]>>,
+    /// Told apart into text, reasoning and calls, whose names begin so; otherwise it is plain text.
+    pub(crate) call_prefix: Option<&'static str>,
+    /// With what was taken out of the history.
+    pub(crate) edits_told: bool,
+    /// What of a response's request its answer tells again.
+    pub(crate) echo: Option<Arc<Echo>>,
     /// With a header about fields that nobody knows.
     pub(crate) warning: Option<String>,
 }
@@ -65,6 +72,11 @@ pub(super) struct Parts {
     pub(super) logprobs: Option<u8>,
 }
 
+/// Things that are ignored and named in a header; what comes beyond is not named.
+const IGNORED_NAMED_MAX: usize = 8;
+/// The interface's own bound.
+const TEMPERATURE_MAX: f32 = 2.0;
+
 /// Names that would change the answer if they were ignored, and that are not served.
 const REFUSED: [(&str, &str); 6] = [
     ("guided_json", "guided decoding"),
@@ -86,7 +98,8 @@ pub(super) fn call(
     let mut stop = stop(body, &parts, limits)?;
     let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
     let continues = parts.prompt.is_continued_by_an_answer() && choices == 1;
-    let (mut hints, mut applied) = hints::read(body, mint, continues)?;
+    let session = body.string("prompt_cache_key")?.map(|key| ("prompt_cache_key", key));
+    let (mut hints, mut applied) = hints::read(body, mint, continues, session)?;
     let param = parts.max_tokens_param;
     applied.extend(mint.bounds.limit_answer(&mut stop, choices, param, &mut hints));
     let delivery = delivery(body, applied)?;
@@ -96,7 +109,7 @@ pub(super) fn call(
         scope: mint.scope.clone(),
         deadline: mint.deadline,
         model: body.required_string("model")?.to_owned(),
-        sampling: sampling(body, mint, limits)?,
+        sampling: sampling(body, TEMPERATURE_MAX, mint, limits)?,
         stop,
         choices,
         logprobs: parts.logprobs,
@@ -121,7 +134,13 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn sampling(body: Object<'_>, mint: &Mint, limits: &Limits) -> Result<Sampling, Invalid> {
+/// How tokens are drawn.
+pub(super) fn sampling(
+    body: Object<'_>,
+    temperature_max: f32,
+    mint: &Mint,
+    limits: &Limits,
+) -> Result<Sampling, Invalid> {
     let otherwise = mint.sampling;
     let top_k = body.integer("top_k", -1, i64::from(i32::MAX))?.map(|k| k.max(0) as u32);
     let top_p = body.number("top_p", 0.0, 1.0)?.unwrap_or(otherwise.top_p);
@@ -137,8 +156,9 @@ fn sampling(body: Object<'_>, mint: &Mint, limits: &Limits) -> Result<Sampling, 
         let message = "Invalid 'repetition_penalty': expected a value above 0, but got 0.";
         return Err(Invalid::value("repetition_penalty", message));
     }
+    let temperature = body.number("temperature", 0.0, temperature_max)?;
     Ok(Sampling {
-        temperature: body.number("temperature", 0.0, 2.0)?.unwrap_or(otherwise.temperature),
+        temperature: temperature.unwrap_or(otherwise.temperature),
         top_k: top_k.unwrap_or(otherwise.top_k),
         top_p,
         min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(otherwise.min_p),
@@ -181,13 +201,18 @@ fn stop(body: Object<'_>, parts: &Parts, limits: &Limits) -> Result<Stop, Invali
     Ok(Stop {
         max_tokens,
         min_tokens,
-        strings: stop_strings(body, limits)?,
+        strings: stop_strings(body, "stop", limits)?,
         ids: stop_ids(body, limits)?,
         ignore_eos: body.boolean("ignore_eos")?.unwrap_or(false),
     })
 }
 
-fn stop_strings(body: Object<'_>, limits: &Limits) -> Result<Vec<String>, Invalid> {
+/// The field with that name: a stop string, or several.
+pub(super) fn stop_strings(
+    body: Object<'_>,
+    name: &str,
+    limits: &Limits,
+) -> Result<Vec<String>, Invalid> {
     let check = |value: &Value, path: &str| {
         let text = fields::string(value, path)?;
         if text.is_empty() {
@@ -201,19 +226,19 @@ fn stop_strings(body: Object<'_>, limits: &Limits) -> Result<Vec<String>, Invali
         }
         Ok(text.to_owned())
     };
-    match body.get("stop") {
+    match body.get(name) {
         None => Ok(Vec::new()),
         Some(Value::Array(values)) if values.len() > limits.stop_strings_max => {
-            Err(too_many("stop", "stop strings", limits.stop_strings_max, values.len()))
+            Err(too_many(name, "stop strings", limits.stop_strings_max, values.len()))
         }
         Some(Value::Array(values)) => values
             .iter()
             .enumerate()
-            .map(|(i, value)| check(value, &format!("stop[{i}]")))
+            .map(|(i, value)| check(value, &format!("{name}[{i}]")))
             .collect(),
-        Some(value @ Value::String(_)) => Ok(vec![check(value, "stop")?]),
+        Some(value @ Value::String(_)) => Ok(vec![check(value, name)?]),
         Some(other) => {
-            Err(Invalid::kind("stop", "a string or an array of strings", fields::kind(other)))
+            Err(Invalid::kind(name, "a string or an array of strings", fields::kind(other)))
         }
     }
 }
@@ -230,7 +255,7 @@ fn stop_ids(body: Object<'_>, limits: &Limits) -> Result<Vec<TokenId>, Invalid> 
 }
 
 /// Hints that were given for a router's sake are answered without being asked for.
-fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
+pub(super) fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
     let stream = body.boolean("stream")?.unwrap_or(false);
     let include_usage = match body.get("stream_options") {
         None => false,
@@ -261,6 +286,43 @@ fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid
         }
     }
     Ok(delivery)
+}
+
+/// Further variables for the template.
+pub(super) fn template_args(body: Object<'_>) -> Result<Vec<(String, JsonText)>, Invalid> {
+    let Some(value) = body.get("chat_template_kwargs") else { return Ok(Vec::new()) };
+    let object = Object::new(value, "chat_template_kwargs")?;
+    Ok(object.entries().map(|(name, value)| (name.clone(), fields::text(value))).collect())
+}
+
+/// The arguments of a call, of which clients send the text, and an empty one for "none". Templates want
+/// an object; what a model has written that is none stays as it is, or the conversation could not go on.
+pub(super) fn arguments(text: &str) -> JsonText {
+    if text.trim().is_empty() {
+        return JsonText("{}".to_owned());
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(object @ Value::Object(_)) => fields::text(&object),
+        _ => JsonText(text.to_owned()),
+    }
+}
+
+/// What is said about things that are ignored, before what else is said, as a header takes it.
+pub(super) fn with_ignored(ignored: &[String], warning: Option<String>) -> Option<String> {
+    // What stands in a header must be visible ASCII.
+    let plain = |name: &String| name.replace(|c: char| !c.is_ascii_graphic(), "?");
+    let named: Vec<_> = ignored.iter().take(IGNORED_NAMED_MAX).map(plain).collect();
+    let ignored = (!named.is_empty()).then(|| format!("ignored: {}", named.join(", ")));
+    match (ignored, warning) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
+    }
+}
+
+/// An image where none can be.
+pub(super) fn no_images(path: &str) -> Invalid {
+    let message = format!("Invalid '{path}': the model takes no images.");
+    Invalid::unsupported(path, message)
 }
 
 /// A list or text beyond its limit.

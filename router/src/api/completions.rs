@@ -47,7 +47,7 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
 }
 
 /// One prompt: a text, token ids, or an array that holds exactly one of either.
-fn prompt(value: &Value) -> Result<Prompt, Invalid> {
+pub(super) fn prompt(value: &Value) -> Result<Prompt, Invalid> {
     const EXPECTED: &str = "a string or an array of token ids";
     let values = match value {
         Value::String(text) => return Ok(Prompt::Text(text.clone())),
@@ -58,7 +58,7 @@ fn prompt(value: &Value) -> Result<Prompt, Invalid> {
         [] => Err(empty("prompt")),
         [Value::String(text)] => Ok(Prompt::Text(text.clone())),
         [Value::Array(ids)] if ids.is_empty() => Err(empty("prompt[0]")),
-        [Value::Array(ids)] => token_ids(ids, "prompt[0]"),
+        [Value::Array(ids)] => token_ids(ids, "prompt[0]").map(Prompt::Tokens),
         [Value::String(_) | Value::Array(_), ..] => {
             let message = format!(
                 "Invalid 'prompt': one prompt per request is supported, but got {}.",
@@ -66,11 +66,12 @@ fn prompt(value: &Value) -> Result<Prompt, Invalid> {
             );
             Err(Invalid::unsupported("prompt", message))
         }
-        ids => token_ids(ids, "prompt"),
+        ids => token_ids(ids, "prompt").map(Prompt::Tokens),
     }
 }
 
-fn token_ids(values: &[Value], path: &str) -> Result<Prompt, Invalid> {
+/// Token ids.
+pub(super) fn token_ids(values: &[Value], path: &str) -> Result<Vec<TokenId>, Invalid> {
     let id = |(i, value): (usize, &Value)| match value.as_u64().map(TokenId::try_from) {
         Some(Ok(id)) => Ok(id),
         // The path is only spelled out for the message: prompts are long.
@@ -80,7 +81,7 @@ fn token_ids(values: &[Value], path: &str) -> Result<Prompt, Invalid> {
                 Invalid::kind(format!("{path}[{i}]"), "a token id", fields::kind(value))
             })),
     };
-    Ok(Prompt::Tokens(values.iter().enumerate().map(id).collect::<Result<_, _>>()?))
+    values.iter().enumerate().map(id).collect()
 }
 
 fn empty(path: &str) -> Invalid {

@@ -38,18 +38,28 @@ impl From<&TurnError> for ErrorBody {
 
 impl IntoResponse for TurnError {
     fn into_response(self) -> Response {
-        let mut response = (class(&self).0, axum::Json(ErrorBody::from(&self))).into_response();
-        if let Some(after) = self.retry_after() {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
-        }
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
-        }
-        response
+        (&self).into_response()
     }
+}
+
+impl IntoResponse for &TurnError {
+    fn into_response(self) -> Response {
+        let response = (class(self).0, axum::Json(ErrorBody::from(self))).into_response();
+        with_advice(response, self)
+    }
+}
+
+/// Adds the headers that say what to do about an error.
+pub(super) fn with_advice(mut response: Response, error: &TurnError) -> Response {
+    if let Some(after) = error.retry_after() {
+        let value = HeaderValue::from(whole_seconds(after));
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
 }
 
 /// Whoever comes back after that finds the time over.

@@ -27,6 +27,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Where it stands in the body.
+    pub(super) fn path(&self) -> &'a str {
+        self.path
+    }
+
     /// The full path of one of this object's fields.
     pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

@@ -13,11 +13,13 @@ const AGENT_HINTS: &str = "nvext.agent_hints";
 /// The hints of a request, and what came of each. Headers beat the body, and in it the neutral
 /// vocabulary beats the vendor's.
 ///
-/// `continues` says whether a further turn can be foreseen from this one.
+/// `continues` says whether a further turn can be foreseen from this one; `session` is the place and
+/// the name that count where nothing more telling names it.
 pub(super) fn read(
     body: Object<'_>,
     mint: &Mint,
     continues: bool,
+    session: Option<(&str, &str)>,
 ) -> Result<(Hints, Vec<Applied>), Invalid> {
     let mut reading = Reading::new(mint.bounds.clone(), continues);
     mint.said.tell(&mut reading);
@@ -30,10 +32,10 @@ pub(super) fn read(
         agent_hints(Object::new(value, AGENT_HINTS)?, &mut reading)?;
     }
     mint.said.tell_identity(&mut reading);
-    if let Some(key) = body.string("prompt_cache_key")?
+    if let Some((place, name)) = session
         && !reading.has_session()
     {
-        reading.name(Hint::Session, "prompt_cache_key", key);
+        reading.name(Hint::Session, place, name);
     }
     Ok(reading.finish())
 }

@@ -1,15 +1,15 @@
 //! The routes, and the way of a request from its bytes to its answer.
 
 use super::common::{Call, Delivery, Mint, NAME_BYTES_MAX};
-use super::write::Writer;
-use super::{Dialect, capabilities, chat, completions, error, explain, models, sse};
+use super::writer::AnswerWriter;
+use super::{Dialect, capabilities, error, explain, messages, models, sse, tokens};
 use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
 use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
-use crate::service::Service;
+use crate::service::{Service, request_id};
 use crate::tenancy::Visitor;
 use crate::turn::{self, Turn};
 use axum::Router;
@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use baton_node::clock::unix_time;
 use baton_node::serve::BodyFault;
+use baton_proto::ids::RequestId;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
@@ -37,6 +38,11 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))
+        .route("/v1/responses", post(create_response))
+        .route("/v1/messages", post(create_message))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
         .route("/v1/models", get(models::list))
         .route("/v1/capabilities", get(capabilities::get))
         // Names may contain slashes.
@@ -44,11 +50,26 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
         // Some clients look first whether anybody is there.
         .route("/", get(async || "baton\n"))
-        .fallback(async |method: Method, uri: Uri| error::not_found(&method, uri.path()))
+        .fallback(async |method: Method, uri: Uri| not_found(&method, uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            error::wrong_method(&method, uri.path())
+            wrong_method(&method, uri.path())
         })
         .with_state(service)
+}
+
+/// A path that is not served, in the words of the dialect that it looks like.
+fn not_found(method: &Method, path: &str) -> Response {
+    if path.starts_with(messages::PATH) {
+        return messages::not_found(method, path);
+    }
+    error::not_found(method, path)
+}
+
+fn wrong_method(method: &Method, path: &str) -> Response {
+    if path.starts_with(messages::PATH) {
+        return messages::wrong_method(method, path);
+    }
+    error::wrong_method(method, path)
 }
 
 async fn chat_completions(State(service): State<Arc<Service>>, request: Request) -> Response {
@@ -59,40 +80,55 @@ async fn text_completions(State(service): State<Arc<Service>>, request: Request)
     answer(service, Dialect::Completions, request).await
 }
 
+async fn create_message(State(service): State<Arc<Service>>, request: Request) -> Response {
+    answer(service, Dialect::Messages, request).await
+}
+
+async fn create_response(State(service): State<Arc<Service>>, request: Request) -> Response {
+    answer(service, Dialect::Responses, request).await
+}
+
 /// Counts the request and answers it, well or badly.
 async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Response {
     let mut count = RequestCount::new(service.metrics(), dialect.name());
-    match begin(&service, dialect, request).await {
+    let id = match request_id() {
+        Ok(id) => id,
+        Err(error) => return error.into_response(),
+    };
+    let response = match begin(&service, dialect, id, request).await {
         Ok(Begun::Decided(decision)) => {
             count.set(200);
             axum::Json(decision).into_response()
         }
         Ok(Begun::Turn(turn, mut delivery)) => {
             let (stream, warning) = (delivery.stream, delivery.warning.take());
-            let writer = Writer::new(dialect, &turn, delivery, service.text(), received(&turn));
+            let writer = dialect.writer(&turn, delivery, service.text(), received(&turn));
             let response = if stream {
                 sse::respond(&service, *turn, writer, count)
             } else {
                 whole(*turn, writer, count).await
             };
-            warned(response, warning)
+            let refused = |error: TurnError| dialect.refusal(&error, id);
+            warned(response.unwrap_or_else(refused), warning)
         }
         Err(error) => {
-            let response = error.into_response();
+            let response = dialect.refusal(&error, id);
             count.set(response.status().as_u16());
             response
         }
-    }
+    };
+    dialect.signed(response, id)
 }
 
 /// The answer in one piece.
-async fn whole(turn: Turn, writer: Writer, mut count: RequestCount) -> Response {
-    let response = match collect(turn, writer).await {
-        Ok(body) => axum::Json(body).into_response(),
-        Err(error) => error.into_response(),
-    };
-    count.set(response.status().as_u16());
-    response
+async fn whole(
+    turn: Turn,
+    writer: Box<dyn AnswerWriter>,
+    mut count: RequestCount,
+) -> Result<Response, TurnError> {
+    let answer = collect(turn, writer).await;
+    count.set(answer.as_ref().map_or_else(error::status, |_| 200));
+    Ok(axum::Json(answer?).into_response())
 }
 
 fn warned(mut response: Response, warning: Option<String>) -> Response {
@@ -115,13 +151,14 @@ enum Begun {
 async fn begin(
     service: &Arc<Service>,
     dialect: Dialect,
+    id: RequestId,
     request: Request,
 ) -> Result<Begun, TurnError> {
     let mut permit = service.enter()?;
     let visitor = identify(service, request.headers())?;
     service.admit(&mut permit, &visitor)?;
     let placing = placing(service, request.headers())?;
-    let mint = mint(service, &visitor, request.headers())?;
+    let mint = mint(service, id, &visitor, request.headers())?;
     let (body, held) = read(service, request.into_body()).await?;
     let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
@@ -146,9 +183,14 @@ fn received(turn: &Turn) -> Duration {
     unix_time().saturating_sub(turn.prepared().arrived.elapsed())
 }
 
-fn mint(service: &Service, visitor: &Visitor, headers: &HeaderMap) -> Result<Mint, TurnError> {
+fn mint(
+    service: &Service,
+    id: RequestId,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+) -> Result<Mint, TurnError> {
     let said = Said::read(|name| headers.get(name).and_then(|value| value.to_str().ok()))?;
-    service.mint(visitor, said)
+    service.mint(id, visitor, said)
 }
 
 /// Who asks.
@@ -180,7 +222,7 @@ fn tenant(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
 }
 
 /// The whole body; its limits in size and time are the server's.
-async fn read(service: &Service, mut body: Body) -> Result<(Bytes, Held), TurnError> {
+pub(super) async fn read(service: &Service, mut body: Body) -> Result<(Bytes, Held), TurnError> {
     let (mut whole, mut held) = (BytesMut::new(), service.bodies().enter());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match BodyFault::find(&error) {
@@ -203,22 +245,22 @@ pub(crate) fn parse(
     mint: &Mint,
     config: &Config,
 ) -> Result<Call, TurnError> {
-    let body: Value = serde_json::from_slice(body).map_err(|error| Invalid {
+    Ok(dialect.parse(&json(body)?, mint, &config.limits)?)
+}
+
+/// The body as JSON.
+pub(super) fn json(body: &[u8]) -> Result<Value, Invalid> {
+    serde_json::from_slice(body).map_err(|error| Invalid {
         param: None,
         code: "invalid_json",
         message: format!("The request body is not valid JSON: {error}."),
-    })?;
-    let parse = match dialect {
-        Dialect::Chat => chat::parse,
-        Dialect::Completions => completions::parse,
-    };
-    Ok(parse(&body, mint, &config.limits)?)
+    })
 }
 
 /// Waits for the whole answer.
-async fn collect(mut turn: Turn, mut writer: Writer) -> Result<Value, TurnError> {
+async fn collect(mut turn: Turn, mut writer: Box<dyn AnswerWriter>) -> Result<Value, TurnError> {
     while let Some(delta) = turn.next().await {
         writer.keep(delta?);
     }
-    Ok(writer.full(&turn.summary()))
+    Ok(writer.whole(&turn.summary()))
 }

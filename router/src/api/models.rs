@@ -24,12 +24,9 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, TurnError> {
     identify(&service, &headers)?;
-    let config = &service.config().model;
-    let aliases = config.aliases.iter().filter(|alias| *alias != "*").map(String::as_str);
-    let name = config.display_name();
-    let names = std::iter::once(name.as_str()).chain(aliases);
-    let data: Vec<_> = names.map(|name| model(&service, name)).collect();
-    Ok(Json(json!({"object": "list", "data": data})))
+    let names = service.config().model.names();
+    let data: Vec<_> = names.map(|name| model(&service, &name)).collect();
+    Ok(Json(json!({"object": "list", "data": data, "has_more": false})))
 }
 
 /// The model by one of its names.
@@ -46,8 +43,11 @@ pub(super) async fn get(
 }
 
 fn model(service: &Service, name: &str) -> Value {
-    let mut model =
-        json!({"id": name, "object": "model", "created": *CREATED, "owned_by": "baton"});
+    let mut model = json!({
+        "id": name, "object": "model", "created": *CREATED, "owned_by": "baton",
+        // What Anthropic's clients read.
+        "type": "model", "display_name": name,
+    });
     // Not part of the OpenAI interface; harnesses that know it size their prompts by it.
     if let Some(known) = service.cluster().model() {
         model["max_model_len"] = json!(known.description.context_tokens);

@@ -3,34 +3,30 @@
 //! A task per stream carries what becomes certain into a short queue that the connection reads.
 //! It ends the turn when the client is gone, and cuts a client that does not read.
 
-use super::error::{ErrorBody, status};
-use super::write::Writer;
+use super::error::status;
+use super::writer::AnswerWriter;
 use crate::error::TurnError;
 use crate::metrics::RequestCount;
 use crate::service::Service;
 use crate::turn::Turn;
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, header};
-use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
-const DONE: &[u8] = b"data: [DONE]\n\n";
-
 /// The head of a stream, whose body goes on by itself.
 pub(super) fn respond(
     service: &Arc<Service>,
     turn: Turn,
-    writer: Writer,
+    writer: Box<dyn AnswerWriter>,
     mut count: RequestCount,
-) -> Response {
+) -> Result<Response, TurnError> {
     let (pieces, body) = mpsc::channel(service.config().limits.stream_pieces_max);
     let timeouts = &service.config().timeouts;
     let stream = Stream {
@@ -50,7 +46,7 @@ pub(super) fn respond(
         count.set(code);
     };
     if service.tasks().try_spawn("stream", carry).is_err() {
-        return TurnError::Overloaded("too many streams are open".to_owned()).into_response();
+        return Err(TurnError::Overloaded("too many streams are open".to_owned()));
     }
     let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<Bytes, Infallible>));
     let mut response = Response::new(body);
@@ -59,7 +55,7 @@ pub(super) fn respond(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that buffer would turn a stream into one late piece.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    Ok(response)
 }
 
 /// Why a stream did not come to its end.
@@ -72,7 +68,7 @@ enum Cut {
 
 struct Stream {
     turn: Turn,
-    writer: Writer,
+    writer: Box<dyn AnswerWriter>,
     pieces: mpsc::Sender<Bytes>,
     keep_alive: Duration,
     slow_reader: Duration,
@@ -82,52 +78,50 @@ impl Stream {
     /// Carries the answer until it is complete, fails, or nobody reads it. What still runs for the
     /// turn is cancelled when this returns.
     async fn carry(mut self) -> Result<(), Cut> {
-        let head: Vec<_> = self.writer.head().iter().map(event).collect();
-        self.send(head.concat().into()).await?;
+        let mut out = Vec::new();
+        self.writer.head(&mut out);
+        self.flush(&mut out).await?;
         loop {
             let delta = tokio::select! {
                 delta = self.turn.next() => delta,
                 () = self.pieces.closed() => return Err(Cut::Gone),
                 () = tokio::time::sleep(self.keep_alive) => {
-                    self.send(Bytes::from_static(KEEP_ALIVE)).await?;
+                    let sign = Bytes::from_static(self.writer.keep_alive());
+                    self.send(sign).await?;
                     continue;
                 }
             };
             match delta {
                 Some(Ok(delta)) => {
-                    let last = self.turn.is_complete().then(|| self.turn.summary());
-                    let events = self.writer.events(&delta, last.as_ref());
-                    let piece: Vec<_> = events.iter().map(event).collect();
-                    if !piece.is_empty() {
-                        self.send(piece.concat().into()).await?;
-                    }
+                    let (summary, last) = (self.turn.summary(), self.turn.is_complete());
+                    self.writer.piece(&delta, &summary, last, &mut out);
+                    self.flush(&mut out).await?;
                 }
                 Some(Err(error)) => {
-                    self.send(event(&ErrorBody::from(&error)).into()).await?;
+                    self.writer.fail(&error, &mut out);
+                    self.flush(&mut out).await?;
                     return Err(Cut::Failed(error));
                 }
                 None => break,
             }
         }
-        let usage = self.writer.usage(&self.turn.summary());
-        let mut end = usage.map_or_else(Vec::new, |usage| event(&usage));
-        end.extend_from_slice(DONE);
-        self.send(end.into()).await
+        self.writer.end(&self.turn.summary(), &mut out);
+        self.flush(&mut out).await
     }
 
-    async fn send(&self, piece: Bytes) -> Result<(), Cut> {
+    /// Sends what was written, if anything was.
+    async fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Cut> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.send(std::mem::take(out).into()).await
+    }
+
+    async fn send(&mut self, piece: Bytes) -> Result<(), Cut> {
         match tokio::time::timeout(self.slow_reader, self.pieces.send(piece)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Cut::Gone),
             Err(_) => Err(Cut::Failed(TurnError::SlowReader)),
         }
     }
-}
-
-fn event(data: &impl Serialize) -> Vec<u8> {
-    let mut event = b"data: ".to_vec();
-    // Values made here always serialise; one that did not would be an empty event.
-    let _ = serde_json::to_writer(&mut event, data);
-    event.extend_from_slice(b"\n\n");
-    event
 }

@@ -2,9 +2,12 @@
 
 use super::Dialect;
 use super::common::Delivery;
-use super::explain;
-use crate::intent::Applied;
-use crate::turn::{AnswerToken, Delta, Summary, Turn};
+use super::error::ErrorBody;
+use super::extra;
+use super::writer::{self, AnswerWriter};
+use crate::error::TurnError;
+use crate::parse::Event;
+use crate::turn::{AnswerToken, Delta, Summary, Turn, call_id};
 use baton_proto::ids::{RequestId, TokenId};
 use baton_proto::ir::FinishReason;
 use baton_text::TextModel;
@@ -18,6 +21,7 @@ pub(super) struct Writer {
     delivery: Delivery,
     text: Arc<TextModel>,
     id: String,
+    request: RequestId,
     model: String,
     /// When the request came, since 1970.
     created: Duration,
@@ -29,10 +33,75 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Choice {
     text: String,
+    reasoning: String,
+    /// The calls of a whole answer.
+    calls: Vec<Value>,
+    /// How many calls have begun.
+    begun: usize,
+    /// A stop string ended it.
+    stopped: bool,
+    /// A call was cut off.
+    cut: bool,
     /// Characters that its tokens have, for `text_offset`.
     chars: usize,
     tokens: Vec<AnswerToken>,
     finish: Option<FinishReason>,
+}
+
+impl Choice {
+    /// Keeps what a piece says.
+    fn keep(&mut self, delta: &Delta, prefix: &str, request: RequestId) {
+        for event in delta.events.iter() {
+            match event {
+                Event::Text(text) => self.text.push_str(text),
+                Event::Reasoning(text) => self.reasoning.push_str(text),
+                Event::CallBegin { name } => {
+                    let id = call_id(prefix, request, delta.choice, self.begun);
+                    self.begun += 1;
+                    let function = json!({"name": name, "arguments": ""});
+                    self.calls.push(json!({"id": id, "type": "function", "function": function}));
+                }
+                Event::CallArguments(text) => {
+                    let call = self.calls.last_mut();
+                    if let Some(Value::String(arguments)) =
+                        call.map(|call| &mut call["function"]["arguments"])
+                    {
+                        arguments.push_str(text);
+                    }
+                }
+                Event::CallEnd { .. } | Event::Warning(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, delta: &Delta) {
+        self.finish = delta.finish.or(self.finish);
+        self.stopped |= delta.stop_string.is_some();
+        self.cut |= delta.events.has_cut_call();
+    }
+
+    fn message(&self) -> Value {
+        let mut message = json!({"role": "assistant", "content": self.text, "refusal": null});
+        if !self.reasoning.is_empty() {
+            message["reasoning_content"] = json!(self.reasoning);
+        }
+        if !self.calls.is_empty() {
+            message["tool_calls"] = json!(self.calls);
+            if self.text.is_empty() {
+                message["content"] = Value::Null;
+            }
+        }
+        message
+    }
+
+    fn finish_name(&self) -> Option<&'static str> {
+        match self.finish? {
+            // Who is told of a call runs it, and what is there is not what the model meant.
+            FinishReason::Stop if self.cut && !self.stopped => Some("length"),
+            FinishReason::Stop if self.begun > 0 && !self.stopped => Some("tool_calls"),
+            other => finish_name(Some(other)),
+        }
+    }
 }
 
 impl Writer {
@@ -50,6 +119,7 @@ impl Writer {
             delivery,
             text: text.clone(),
             id: response_id(dialect, request.id),
+            request: request.id,
             model: request.model.clone(),
             created,
             logprobs: request.logprobs.is_some(),
@@ -57,44 +127,18 @@ impl Writer {
         }
     }
 
-    /// Keeps a piece for [`full`](Self::full).
-    pub(super) fn keep(&mut self, delta: Delta) {
-        let Some(choice) = self.choices.get_mut(usize::from(delta.choice)) else { return };
-        choice.text.push_str(&delta.text);
-        if self.logprobs {
-            choice.tokens.extend(delta.tokens);
-        }
-        choice.finish = delta.finish.or(choice.finish);
-    }
-
-    /// The whole answer.
-    pub(super) fn full(mut self, summary: &Summary) -> Value {
-        let choices = std::mem::take(&mut self.choices);
-        let choices = choices.into_iter().enumerate();
-        let choices: Vec<_> =
-            choices.map(|(index, choice)| self.full_choice(index, &choice)).collect();
-        let mut body = self.envelope(&choices);
-        body["object"] = match self.dialect {
-            Dialect::Chat => json!("chat.completion"),
-            Dialect::Completions => json!("text_completion"),
-        };
-        body["usage"] = usage(summary);
-        self.attach_extra(&mut body, summary);
-        body
-    }
-
     fn full_choice(&self, index: usize, choice: &Choice) -> Value {
-        let finish = finish_name(choice.finish);
+        let finish = choice.finish_name();
         let mut chars = 0;
         let logprobs = self.logprobs_of(&choice.tokens, &mut chars);
         match self.dialect {
             Dialect::Chat => json!({
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": null},
+                "message": choice.message(),
                 "logprobs": logprobs,
                 "finish_reason": finish,
             }),
-            Dialect::Completions => json!({
+            _ => json!({
                 "text": choice.text,
                 "index": index,
                 "logprobs": logprobs,
@@ -103,72 +147,84 @@ impl Writer {
         }
     }
 
-    /// What a stream begins with: in a chat the roles, as soon as the turn is admitted.
-    pub(super) fn head(&self) -> Vec<Value> {
-        if self.dialect == Dialect::Completions {
-            return Vec::new();
-        }
-        let role = |index| {
-            let delta = json!({"role": "assistant", "content": "", "refusal": null});
-            self.chunk(chat_choice(index, &delta, &Value::Null, None))
-        };
-        (0..self.choices.len()).map(role).collect()
-    }
-
     /// The chunks of one piece; `last` comes with the piece that completes the answer.
-    pub(super) fn events(&mut self, delta: &Delta, last: Option<&Summary>) -> Vec<Value> {
+    fn events(&mut self, delta: &Delta, last: Option<&Summary>) -> Vec<Value> {
         let index = usize::from(delta.choice);
         let mut chars = self.choices.get(index).map_or(0, |choice| choice.chars);
         let logprobs = self.logprobs_of(&delta.tokens, &mut chars);
         if let Some(choice) = self.choices.get_mut(index) {
             choice.chars = chars;
         }
-        let says_something = !delta.text.is_empty() || logprobs_say_something(&logprobs);
         let mut events = Vec::new();
-        match self.dialect {
-            Dialect::Chat => {
-                if says_something {
-                    let content = json!({"content": delta.text});
-                    events.push(self.chunk(chat_choice(index, &content, &logprobs, None)));
-                }
-                if delta.finish.is_some() {
-                    let end = chat_choice(index, &json!({}), &Value::Null, delta.finish);
-                    events.push(self.chunk(end));
+        if self.dialect == Dialect::Chat {
+            let mut said = self.chat_deltas(delta);
+            if said.is_empty() && logprobs_say_something(&logprobs) {
+                said.push(json!({"content": ""}));
+            }
+            let mut logprobs = logprobs;
+            for said in said {
+                events.push(self.chunk(chat_choice(index, &said, &logprobs, None)));
+                // Once is enough.
+                if self.logprobs {
+                    logprobs = json!({"content": [], "refusal": null});
                 }
             }
-            Dialect::Completions => {
-                if says_something || delta.finish.is_some() {
-                    events.push(self.chunk(json!({
-                        "text": delta.text,
-                        "index": index,
-                        "logprobs": logprobs,
-                        "finish_reason": finish_name(delta.finish),
-                    })));
-                }
+            if delta.finish.is_some() {
+                let finish = self.choices.get(index).and_then(Choice::finish_name);
+                let end = chat_choice(index, &json!({}), &Value::Null, finish);
+                events.push(self.chunk(end));
+            }
+        } else {
+            let says_something = !delta.text.is_empty() || logprobs_say_something(&logprobs);
+            if says_something || delta.finish.is_some() {
+                events.push(self.chunk(json!({
+                    "text": delta.text,
+                    "index": index,
+                    "logprobs": logprobs,
+                    "finish_reason": finish_name(delta.finish),
+                })));
             }
         }
         if let (Some(event), Some(summary)) = (events.last_mut(), last) {
-            self.attach_extra(event, summary);
+            extra::attach(event, &self.delivery, self.created, summary);
         }
         events
     }
 
-    /// The chunk with the usage, where it was asked for.
-    pub(super) fn usage(&self, summary: &Summary) -> Option<Value> {
-        if !self.delivery.include_usage {
-            return None;
-        }
-        let mut chunk = self.chunk(Value::Null);
-        chunk["choices"] = json!([]);
-        chunk["usage"] = usage(summary);
-        Some(chunk)
+    /// What a piece of a chat says, in the order in which it does.
+    fn chat_deltas(&mut self, delta: &Delta) -> Vec<Value> {
+        let prefix = self.delivery.call_prefix.unwrap_or_default();
+        let Some(choice) = self.choices.get_mut(usize::from(delta.choice)) else {
+            return Vec::new();
+        };
+        choice.note(delta);
+        let said = delta.events.iter().filter_map(|event| match event {
+            Event::Text(text) => Some(json!({"content": text})),
+            Event::Reasoning(text) => Some(json!({"reasoning_content": text})),
+            Event::CallBegin { name } => {
+                let index = choice.begun;
+                choice.begun += 1;
+                let id = call_id(prefix, self.request, delta.choice, index);
+                let function = json!({"name": name, "arguments": ""});
+                let call =
+                    json!({"index": index, "id": id, "type": "function", "function": function});
+                Some(json!({"tool_calls": [call]}))
+            }
+            Event::CallArguments(text) => {
+                let function = json!({"arguments": text});
+                let call = json!({"index": choice.begun.saturating_sub(1), "function": function});
+                Some(json!({"tool_calls": [call]}))
+            }
+            Event::CallEnd { .. } | Event::Warning(_) => None,
+        });
+        said.collect()
     }
 
     fn chunk(&self, choice: Value) -> Value {
         let mut chunk = self.envelope(&[choice]);
         chunk["object"] = match self.dialect {
             Dialect::Chat => json!("chat.completion.chunk"),
-            Dialect::Completions => json!("text_completion"),
+            _ => json!("text_completion"),
         };
         if self.delivery.include_usage {
             chunk["usage"] = Value::Null;
@@ -187,38 +243,6 @@ impl Writer {
         })
     }
 
-    fn attach_extra(&self, body: &mut Value, summary: &Summary) {
-        let mut extra = Map::new();
-        if self.delivery.timing {
-            extra.insert("timing".to_owned(), timing(self.created, summary));
-        }
-        if self.delivery.worker_id {
-            let prefill = summary.report.map(|report| report.prefill_worker).filter(|id| *id != 0);
-            let ids =
-                json!({"prefill_worker_id": prefill, "decode_worker_id": summary.decode_worker.0});
-            extra.insert("worker_id".to_owned(), ids);
-        }
-        if let Some(applied) = &self.delivery.applied {
-            extra.insert("applied".to_owned(), applied.iter().map(told).collect());
-        }
-        if let Some(bought) = &summary.bought {
-            extra.insert(
-                "speculation".to_owned(),
-                json!({
-                    "hit_tokens": bought.hit_tokens,
-                    "wasted_tokens": bought.wasted_tokens,
-                    "lead_ms": millis(bought.lead),
-                }),
-            );
-        }
-        if let Some(why) = &summary.why {
-            extra.insert("explain".to_owned(), explain::decision(why));
-        }
-        if !extra.is_empty() {
-            body["nvext"] = Value::Object(extra);
-        }
-    }
-
     /// The log-probabilities of these tokens in the dialect's own form. `chars` counts the
     /// characters of the answer up to here.
     fn logprobs_of(&self, tokens: &[AnswerToken], chars: &mut usize) -> Value {
@@ -232,7 +256,7 @@ impl Writer {
                 let content: Vec<_> = tokens.map(|token| self.chat_logprob(token)).collect();
                 json!({"content": content, "refusal": null})
             }
-            Dialect::Completions => self.text_logprobs(tokens, chars),
+            _ => self.text_logprobs(tokens, chars),
         }
     }
 
@@ -283,29 +307,79 @@ impl Writer {
     }
 }
 
-/// What came of a hint.
-fn told(applied: &Applied) -> Value {
-    let mut told = json!({"hint": applied.hint, "outcome": applied.outcome.as_str()});
-    if let Some(value) = applied.value {
-        told["value"] = json!(value);
+impl AnswerWriter for Writer {
+    fn keep(&mut self, delta: Delta) {
+        let (told_apart, request) = (self.delivery.call_prefix, self.request);
+        let Some(choice) = self.choices.get_mut(usize::from(delta.choice)) else { return };
+        match told_apart {
+            Some(prefix) => choice.keep(&delta, prefix, request),
+            None => choice.text.push_str(&delta.text),
+        }
+        choice.note(&delta);
+        if self.logprobs {
+            choice.tokens.extend(delta.tokens);
+        }
     }
-    if let Some(why) = &applied.why {
-        told["why"] = json!(why);
+
+    fn whole(&mut self, summary: &Summary) -> Value {
+        let choices = std::mem::take(&mut self.choices);
+        let choices = choices.into_iter().enumerate();
+        let choices: Vec<_> =
+            choices.map(|(index, choice)| self.full_choice(index, &choice)).collect();
+        let mut body = self.envelope(&choices);
+        body["object"] = match self.dialect {
+            Dialect::Chat => json!("chat.completion"),
+            _ => json!("text_completion"),
+        };
+        body["usage"] = usage(summary);
+        extra::attach(&mut body, &self.delivery, self.created, summary);
+        body
     }
-    told
+
+    /// In a chat the roles, as soon as the turn is admitted.
+    fn head(&mut self, out: &mut Vec<u8>) {
+        if self.dialect != Dialect::Chat {
+            return;
+        }
+        for index in 0..self.choices.len() {
+            let delta = json!({"role": "assistant", "content": "", "refusal": null});
+            writer::data(out, &self.chunk(chat_choice(index, &delta, &Value::Null, None)));
+        }
+    }
+
+    fn piece(&mut self, delta: &Delta, summary: &Summary, last: bool, out: &mut Vec<u8>) {
+        for event in self.events(delta, last.then_some(summary)) {
+            writer::data(out, &event);
+        }
+    }
+
+    /// The chunk with the usage, where it was asked for.
+    fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
+        if self.delivery.include_usage {
+            let mut chunk = self.chunk(Value::Null);
+            chunk["choices"] = json!([]);
+            chunk["usage"] = usage(summary);
+            writer::data(out, &chunk);
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    fn fail(&mut self, error: &TurnError, out: &mut Vec<u8>) {
+        writer::data(out, &ErrorBody::from(error));
+    }
 }
 
 fn chat_choice(
     index: usize,
     delta: &Value,
     logprobs: &Value,
-    finish: Option<FinishReason>,
+    finish: Option<&'static str>,
 ) -> Value {
     json!({
         "index": index,
         "delta": delta,
         "logprobs": logprobs,
-        "finish_reason": finish_name(finish),
+        "finish_reason": finish,
     })
 }
 
@@ -334,7 +408,7 @@ fn finish_name(finish: Option<FinishReason>) -> Option<&'static str> {
 fn response_id(dialect: Dialect, id: RequestId) -> String {
     match dialect {
         Dialect::Chat => format!("chatcmpl-{id}"),
-        Dialect::Completions => format!("cmpl-{id}"),
+        _ => format!("cmpl-{id}"),
     }
 }
 
@@ -345,25 +419,4 @@ fn usage(summary: &Summary) -> Value {
         "total_tokens": summary.prompt_tokens as u64 + summary.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": summary.cached_tokens},
     })
-}
-
-/// Times in milliseconds, as far as they are known.
-fn timing(created: Duration, summary: &Summary) -> Value {
-    let ms = |micros: u32| f64::from(micros) / 1e3;
-    let report = summary.report;
-    json!({
-        "request_received_ms": created.as_millis() as u64,
-        "prefill_wait_time_ms": report.map(|report| ms(report.queue_us)),
-        "prefill_time_ms": report.map(|report| ms(report.prefill_us)),
-        "handover_ms": report.filter(|report| report.pulled_blocks > 0).map(|report| ms(report.handover_us)),
-        "ttft_ms": summary.ttft.map(millis),
-        "total_time_ms": millis(summary.total),
-        "kv_hit_rate": summary.cached_tokens as f64 / summary.prompt_tokens.max(1) as f64,
-        "pulled_blocks": report.map(|report| report.pulled_blocks),
-        "pulled_bytes": report.map(|report| report.pulled_bytes),
-    })
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1e3
 }

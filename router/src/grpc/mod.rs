@@ -8,7 +8,7 @@ use crate::error::{Invalid, NAME_BYTES_MAX, TurnError};
 use crate::intent::Said;
 use crate::metrics::RequestCount;
 use crate::placing::{self, EXPLAIN_HEADER, Explain, POLICY_HEADER, Placing};
-use crate::service::Service;
+use crate::service::{Service, request_id};
 use crate::tenancy::{Named, Visitor};
 use crate::turn::{AnswerToken, Delta, Summary, Turn};
 use axum::Router;
@@ -123,7 +123,7 @@ async fn begin(
     // Beyond the connection's own limits a message is counted only once it is whole.
     let mut held = service.bodies().enter();
     held.grow(request.encoded_len())?;
-    let mut mint = service.mint(&visitor, said)?;
+    let mut mint = service.mint(request_id()?, &visitor, said)?;
     mint.deadline = deadline.map_or(mint.deadline, |deadline| deadline.min(mint.deadline));
     let deadline = mint.deadline;
     let parse = move |config: &crate::config::Config| {

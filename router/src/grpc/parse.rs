@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::Invalid;
 use crate::intent::{Hint, Reading};
 use baton_proto::ir::{
-    Chat, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling, Stop,
+    Chat, Content, Hints, JsonText, Message, Part, Prompt, Request, Role, Sampling, Stop,
 };
 use baton_proto::v1::{
     Conversation, GenerateRequest, Intent, SamplingParams, StopParams, generate_request,
@@ -94,17 +94,18 @@ fn chat(conversation: Conversation, config: &Config) -> Result<Chat, Invalid> {
     at_most("chat.tools_json", conversation.tools_json.len(), config.limits.tools_max)?;
     let messages = messages.into_iter().enumerate().map(|(i, message)| {
         let role = role(&message.role, i)?;
+        let text = message.content;
         let part = match role {
-            Role::Tool => Part::ToolResult { call_id: None, text: message.content },
-            _ => Part::Text(message.content),
+            Role::Tool => Content::ToolResult { call_id: None, text, is_error: false }.into(),
+            _ => Part::text(text),
         };
         Ok(Message { role, parts: vec![part], name: None })
     });
     Ok(Chat {
         messages: messages.collect::<Result<_, _>>()?,
-        tools: conversation.tools_json.into_iter().map(JsonText).collect(),
+        tools: conversation.tools_json.into_iter().map(|tool| JsonText(tool).into()).collect(),
         add_generation_prompt: true,
-        template_args: Vec::new(),
+        ..Chat::default()
     })
 }
 

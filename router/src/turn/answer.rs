@@ -1,16 +1,18 @@
 //! One choice of a turn, from ids to text: detokenised, ended at a stop string, and with exactly
 //! the ids that belong to the text.
 
+use super::voice::Reader;
 use crate::cluster::NewTokens;
+use crate::parse::Events;
 use baton_proto::ids::TokenId;
 use baton_proto::internal::Logprob;
 use baton_proto::ir::FinishReason;
-use baton_text::{Detokenizer, StopStrings, TextModel};
+use baton_text::{Detokenizer, StopHit, StopStrings, TextModel};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 /// What became certain about a choice.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     pub(crate) choice: u16,
     /// Whole characters, stop strings excluded.
@@ -19,6 +21,10 @@ pub(crate) struct Delta {
     pub(crate) tokens: Vec<AnswerToken>,
     /// The answer is complete.
     pub(crate) finish: Option<FinishReason>,
+    /// What the text says, where its dialect tells that apart.
+    pub(crate) events: Events,
+    /// The stop string that ended it, by its place among the request's.
+    pub(crate) stop_string: Option<usize>,
 }
 
 /// An id of an answer.
@@ -36,6 +42,8 @@ pub(crate) struct Answer {
     choice: u16,
     detokenizer: Detokenizer,
     stops: StopStrings,
+    /// Until the answer is complete.
+    reader: Option<Reader>,
     ends: Arc<HashSet<TokenId>>,
     /// Ids whose text is not certain yet, each with the place where its text begins.
     held: VecDeque<(u64, AnswerToken)>,
@@ -44,6 +52,8 @@ pub(crate) struct Answer {
     certain: u64,
     /// Ids that became certain.
     released: u64,
+    /// Ids of reasoning, its end included.
+    thought: u64,
     end: Option<AnswerToken>,
     done: bool,
 }
@@ -54,16 +64,19 @@ impl Answer {
         text: &Arc<TextModel>,
         stops: &[String],
         ends: Arc<HashSet<TokenId>>,
+        reader: Option<Reader>,
     ) -> Self {
         Self {
             choice,
             detokenizer: text.detokenizer(),
             stops: StopStrings::new(stops),
+            reader,
             ends,
             held: VecDeque::new(),
             produced: 0,
             certain: 0,
             released: 0,
+            thought: 0,
             end: None,
             done: false,
         }
@@ -77,6 +90,11 @@ impl Answer {
     /// Ids that belong to the answer, so far.
     pub(crate) fn tokens(&self) -> u64 {
         self.released
+    }
+
+    /// Ids of its reasoning, so far.
+    pub(crate) fn reasoning_tokens(&self) -> u64 {
+        self.thought.min(self.released)
     }
 
     /// Takes further ids in.
@@ -94,18 +112,53 @@ impl Answer {
                 self.end = Some(token);
                 break;
             }
-            let text = self.detokenizer.push(id);
+            let text = self.text_of(id);
             self.held.push_back((self.produced, token));
             self.produced += text.len() as u64;
             let step = self.stops.push(&text);
             self.certain += step.text.len() as u64;
             delta.text.push_str(&step.text);
+            let reader = self.reader.as_mut();
+            let over = reader.is_some_and(|reader| {
+                let over = reader.read(&step.text, &mut delta.events);
+                self.thought += u64::from(reader.thinks());
+                over
+            });
             match step.hit {
-                Some(hit) => self.end_at(hit.kept_ids, &mut delta),
+                Some(hit) => self.end_at(hit, &mut delta),
                 None => self.release(&mut delta),
+            }
+            if over && !self.done {
+                self.held.clear();
+                delta.finish = Some(FinishReason::Stop);
+                self.close();
             }
         }
         delta
+    }
+
+    /// The text that an id makes certain. Markers are text here, too: stop strings may be in them.
+    fn text_of(&mut self, id: TokenId) -> String {
+        let text = self.detokenizer.push(id);
+        let Some(reader) = &mut self.reader else { return text };
+        let Some(marker) = reader.marker(id) else { return text };
+        // Before it there may be what is left of an incomplete character.
+        let before = text.strip_suffix(marker).unwrap_or(&text);
+        reader.note(self.produced + before.len() as u64, marker);
+        format!("{before}{marker}")
+    }
+
+    /// Nothing that comes counts any more.
+    fn close(&mut self) {
+        self.reader = None;
+        self.done = true;
+    }
+
+    /// What the reader has held back.
+    fn read_out(&mut self, delta: &mut Delta) {
+        if let Some(reader) = self.reader.take() {
+            reader.finish(&mut delta.events);
+        }
     }
 
     /// The worker has said that the answer is complete.
@@ -116,15 +169,19 @@ impl Answer {
         }
         let tail = self.detokenizer.finish();
         let step = self.stops.finish(&tail);
+        if let Some(reader) = &mut self.reader {
+            reader.read(&step.text, &mut delta.events);
+        }
         delta.text = step.text;
         if let Some(hit) = step.hit {
-            self.end_at(hit.kept_ids, &mut delta);
+            self.end_at(hit, &mut delta);
             return delta;
         }
         // The end token is billed like any other: the model computed it.
         self.released += self.held.len() as u64 + u64::from(self.end.is_some());
         delta.tokens.extend(self.held.drain(..).map(|(_, token)| token));
         delta.tokens.extend(self.end.take());
+        self.read_out(&mut delta);
         delta.finish = Some(reason);
         self.done = true;
         delta
@@ -140,10 +197,12 @@ impl Answer {
     }
 
     /// A stop string: so many ids of all belong to the text before it.
-    fn end_at(&mut self, kept: u64, delta: &mut Delta) {
-        let missing = kept.saturating_sub(self.released) as usize;
+    fn end_at(&mut self, hit: StopHit, delta: &mut Delta) {
+        let missing = hit.kept_ids.saturating_sub(self.released) as usize;
         delta.tokens.extend(self.held.drain(..).take(missing).map(|(_, token)| token));
-        self.released = self.released.max(kept);
+        self.released = self.released.max(hit.kept_ids);
+        delta.stop_string = Some(hit.stop);
+        self.read_out(delta);
         delta.finish = Some(FinishReason::Stop);
         self.done = true;
     }
@@ -157,7 +216,7 @@ mod tests {
     fn answer(stops: &[&str], ends: &[TokenId]) -> Answer {
         let text = Arc::new(TextModel::synthetic(1000));
         let stops: Vec<_> = stops.iter().map(|stop| (*stop).to_owned()).collect();
-        Answer::new(0, &text, &stops, Arc::new(ends.iter().copied().collect()))
+        Answer::new(0, &text, &stops, Arc::new(ends.iter().copied().collect()), None)
     }
 
     fn push(answer: &mut Answer, ids: &[TokenId]) -> (String, Vec<TokenId>, Option<FinishReason>) {

@@ -2,7 +2,7 @@
 //! also where the session is not.
 
 use crate::service::{keyed, session_key};
-use baton_proto::ir::{Chat, Message, Part, Prompt, Request, Role};
+use baton_proto::ir::{Chat, Content, Message, Prompt, Request, Role};
 
 /// Names under which the answer's length is looked up, the most telling first, and learned.
 pub(crate) fn length_keys(request: &Request) -> Vec<u64> {
@@ -27,13 +27,13 @@ fn answered_tool(messages: &[Message]) -> Option<&str> {
     if last.role != Role::Tool {
         return None;
     }
-    let answered = last.parts.iter().find_map(|part| match part {
-        Part::ToolResult { call_id, .. } => call_id.as_deref(),
+    let answered = last.parts.iter().find_map(|part| match &part.content {
+        Content::ToolResult { call_id, .. } => call_id.as_deref(),
         _ => None,
     });
     let parts = before.iter().rev().flat_map(|message| &message.parts);
-    let mut calls = parts.filter_map(|part| match part {
-        Part::ToolCall(call) => Some(call),
+    let mut calls = parts.filter_map(|part| match &part.content {
+        Content::ToolCall(call) => Some(call),
         _ => None,
     });
     let called = answered.and_then(|id| calls.find(|call| call.id == id));
@@ -45,19 +45,19 @@ mod tests {
     use super::*;
     use baton_proto::ir::{JsonText, ToolCall};
 
-    fn message(role: Role, part: Part) -> Message {
-        Message { role, parts: vec![part], name: None }
+    fn message(role: Role, content: Content) -> Message {
+        Message { role, parts: vec![content.into()], name: None }
     }
 
     fn called(id: &str, name: &str) -> Message {
         let arguments = JsonText("{}".to_owned());
         let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments };
-        message(Role::Assistant, Part::ToolCall(call))
+        message(Role::Assistant, Content::ToolCall(call))
     }
 
     fn result(call_id: Option<&str>) -> Message {
         let call_id = call_id.map(str::to_owned);
-        message(Role::Tool, Part::ToolResult { call_id, text: "42".to_owned() })
+        message(Role::Tool, Content::ToolResult { call_id, text: "42".to_owned(), is_error: false })
     }
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(with(result(Some("9"))).as_deref(), Some("tool"));
         let named = Message { name: Some("cat".to_owned()), ..result(None) };
         assert_eq!(with(named).as_deref(), Some("cat"));
-        assert_eq!(with(message(Role::User, Part::Text("hi".to_owned()))), None);
+        assert_eq!(with(message(Role::User, Content::Text("hi".to_owned()))), None);
         assert_eq!(answered_tool(&[]), None);
     }
 }

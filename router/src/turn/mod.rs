@@ -2,17 +2,23 @@
 //! possible. Dropping a [`Turn`] at any point cancels what runs for it.
 
 mod answer;
+mod breakpoints;
+mod edits;
 mod kind;
 mod moves;
 mod outside;
 mod prepare;
 mod report;
+mod voice;
 
 pub(crate) use answer::{AnswerToken, Delta};
+pub(crate) use breakpoints::Breakpoint;
+pub(crate) use edits::{EditKind, Edited};
 pub(crate) use kind::length_keys;
 pub(crate) use moves::{Placed, send_once, verdict};
-pub(crate) use prepare::{Basis, PUBLIC_BLOCKS, Prepared, prepare};
+pub(crate) use prepare::{Basis, Counted, PUBLIC_BLOCKS, Prepared, count, prepare};
 pub(crate) use report::Summary;
+pub(crate) use voice::{Voice, call_id};
 
 use crate::ahead::{Ahead, Bought};
 use crate::audit::{Entry, Kind};
@@ -20,6 +26,7 @@ use crate::choose::Observed;
 use crate::cluster::{Explained, Failure, NewTokens, Route, Ticket, Update, Wanted};
 use crate::decisions::{Ending, Outcome};
 use crate::error::TurnError;
+use crate::parse::Event;
 use crate::placing::{Explain, Placing};
 use crate::service::{self, Permit, Service};
 use answer::Answer;
@@ -30,6 +37,7 @@ use moves::Moves;
 use report::Meter;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use voice::Reader;
 
 /// A turn that has been admitted and is being generated.
 pub(crate) struct Turn {
@@ -74,7 +82,10 @@ impl Turn {
         let Placed { route, ticket, why } = moves.place(&service, &prepared).await?;
         let request = &prepared.request;
         let answer = |choice| {
-            Answer::new(choice, service.text(), &request.stop.strings, prepared.ends.clone())
+            let voice = prepared.voice.as_ref();
+            let reader = voice.map(|voice| Reader::new(service.style(), voice));
+            let (stops, ends) = (&request.stop.strings, prepared.ends.clone());
+            Answer::new(choice, service.text(), stops, ends, reader)
         };
         let answers = (0..request.choices).map(answer).collect();
         let meter = Meter::new(&service, &prepared);
@@ -141,7 +152,8 @@ impl Turn {
             _ => self.why.clone(),
         };
         let summary = self.meter.summary(self.route.link().worker, completion_tokens, why);
-        Summary { bought: self.bought, ..summary }
+        let reasoning_tokens = self.answers.iter().map(Answer::reasoning_tokens).sum();
+        Summary { bought: self.bought, reasoning_tokens, ..summary }
     }
 
     pub(crate) fn prepared(&self) -> &Prepared {
@@ -192,9 +204,7 @@ impl Turn {
         }
         let answer = &mut self.answers[usize::from(choice)];
         let delta = answer.push(tokens);
-        if let Some(ahead) = &mut self.ahead {
-            ahead.push(&delta);
-        }
+        self.note(&delta);
         let stopped = delta.finish.is_some();
         if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {
             self.ready.push_back(delta);
@@ -214,13 +224,23 @@ impl Turn {
         let Some(answer) = self.answers.get_mut(usize::from(choice)) else { return };
         if !answer.is_done() {
             let delta = answer.finish(reason);
-            if let Some(ahead) = &mut self.ahead {
-                ahead.push(&delta);
-            }
+            self.note(&delta);
             self.ready.push_back(delta);
         }
         if self.answers.iter().all(Answer::is_done) {
             self.route.complete();
+        }
+    }
+
+    /// What others want to know of a piece of an answer.
+    fn note(&mut self, delta: &Delta) {
+        for event in delta.events.iter() {
+            if let Event::Warning(warning) = event {
+                self.service.metrics().misread(warning.as_str());
+            }
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.push(delta);
         }
     }
 

@@ -3,13 +3,17 @@
 //! Rendering and tokenising take long enough to hold up an async thread, so this runs on the
 //! threads for text (see `Service::prepare`).
 
+use super::Voice;
+use super::breakpoints::{self, Breakpoint};
+use super::edits::{self, EditKind, Edited};
 use crate::cluster::Model;
 use crate::error::{Invalid, TurnError};
+use crate::parse::Style;
 use crate::prompts::{Encoded, Prompts};
 use baton_kv::hash::Salt;
 use baton_proto::ids::{SequenceHash, TenantId, TokenId};
 use baton_proto::internal;
-use baton_proto::ir::{Chat, Prompt, Request};
+use baton_proto::ir::{Chat, Edit, Prompt, Request};
 use baton_text::{EncodeError, PromptError, RenderError, TextModel};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,6 +30,12 @@ pub(crate) struct Prepared {
     pub(crate) ids: Vec<TokenId>,
     /// The hashes of the whole blocks of `ids`.
     pub(crate) chain: Vec<SequenceHash>,
+    /// What the client wants to be kept, as places in `ids`.
+    pub(crate) breakpoints: Vec<Breakpoint>,
+    /// What was taken out of the history, as the client wanted it.
+    pub(crate) edited: Vec<Edited>,
+    /// How its answers are told apart, where they are.
+    pub(crate) voice: Option<Voice>,
     /// The conversation, where its next prompt is to be prepared for.
     pub(crate) chat: Option<Chat>,
     /// How many of `ids` were known from earlier prompts.
@@ -49,6 +59,8 @@ pub(crate) struct Basis<'a> {
     pub(crate) text: &'a TextModel,
     /// No token stands for more bytes of text.
     pub(crate) token_bytes_max: usize,
+    /// How the model writes reasoning and calls.
+    pub(crate) style: &'a Style,
     /// What earlier prompts have left.
     pub(crate) prompts: &'a Prompts,
     /// The length of an answer that nobody has said.
@@ -60,6 +72,7 @@ pub(crate) fn prepare(
     mut request: Request,
     model: Arc<Model>,
     basis: Basis<'_>,
+    mut voice: Option<Voice>,
     arrived: Instant,
 ) -> Result<Prepared, TurnError> {
     let described = &model.description;
@@ -68,7 +81,7 @@ pub(crate) fn prepare(
     // The ids stand for it from here on; a turn lives long, and its text may be large.
     let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
     let tokenised = tokenise(prompt, &request.scope, &model, basis, param)?;
-    let Tokenised { mut encoded, rendered, chat } = tokenised;
+    let Tokenised { mut encoded, rendered, chat, breakpoints, edited } = tokenised;
     let ids = &encoded.ids;
     if ids.is_empty() {
         let message = format!("Invalid '{param}': the prompt has no tokens.");
@@ -85,6 +98,9 @@ pub(crate) fn prepare(
     let salt = Salt { tenant: &request.scope, public_blocks: PUBLIC_BLOCKS };
     let chain = encoded.chain(&model, &salt);
     if let Some(rendered) = rendered {
+        if let Some(voice) = &mut voice {
+            voice.start.in_reasoning = basis.style.opens_reasoning(&rendered);
+        }
         basis.prompts.keep(&model, &request.scope, rendered, &encoded, &chain);
     }
     let mut ends: HashSet<_> = request.stop.ids.iter().copied().collect();
@@ -100,6 +116,9 @@ pub(crate) fn prepare(
         reused_tokens: encoded.reused,
         ids: encoded.ids,
         chain,
+        breakpoints,
+        edited,
+        voice,
         chat: chat.filter(|_| wants_next),
         answer_tokens,
         length_keys: Vec::new(),
@@ -175,6 +194,32 @@ struct Tokenised {
     /// The text that `encoded` is, where that is worth keeping.
     rendered: Option<String>,
     chat: Option<Chat>,
+    breakpoints: Vec<Breakpoint>,
+    edited: Vec<Edited>,
+}
+
+/// What a prompt has.
+pub(crate) struct Counted {
+    /// As it would be computed.
+    pub(crate) ids: Vec<TokenId>,
+    /// So many more if nothing were taken out of the conversation.
+    pub(crate) cleared_tokens: usize,
+    /// The most that the model takes.
+    pub(crate) context: u32,
+}
+
+/// A prompt in ids.
+pub(crate) fn count(
+    prompt: Prompt,
+    scope: &TenantId,
+    model: &Model,
+    basis: Basis<'_>,
+) -> Result<Counted, TurnError> {
+    let param = prompt_param(&prompt);
+    let tokenised = tokenise(prompt, scope, model, basis, param)?;
+    let cleared_tokens = tokenised.edited.iter().map(|edited| edited.cleared_tokens).sum();
+    let context = model.description.context_tokens;
+    Ok(Counted { ids: tokenised.encoded.ids, cleared_tokens, context })
 }
 
 /// The prompt's ids. A text that cannot fit the context, whatever its tokens are, is not tokenised:
@@ -191,7 +236,10 @@ fn tokenise(
     let unusable = |error: PromptError| unusable_prompt(&error, param);
     let bytes_max = (context as usize).saturating_mul(basis.token_bytes_max);
     let check = |bytes: usize| match bytes {
-        bytes if bytes > bytes_max => Err(TurnError::TextTooLong { bytes, context, param }),
+        bytes if bytes > bytes_max => {
+            let tokens_min = bytes.div_ceil(basis.token_bytes_max);
+            Err(TurnError::TextTooLong { bytes, tokens_min, context, param })
+        }
         _ => Ok(()),
     };
     let encode = |rendered: &str| {
@@ -200,23 +248,67 @@ fn tokenise(
         encoded.map_err(|error| unusable(error.into()))
     };
     match prompt {
-        // What the template leaves out does not count, so the rendered text is what is measured.
         Prompt::Chat(chat) => {
-            let rendered = text.render(&chat).map_err(|error| unusable(error.into()))?;
-            let encoded = encode(&rendered)?;
-            Ok(Tokenised { encoded, rendered: Some(rendered), chat: Some(chat) })
+            let render = |chat: &Chat| text.render(chat).map_err(|error| unusable(error.into()));
+            tokenise_chat(chat, text, render, encode)
         }
         Prompt::Text(rendered) => {
             let mut encoded = encode(&rendered)?;
             // Kept are ids that begin where their text begins.
             let shifted = encoded.add_prefix(text);
-            Ok(Tokenised { encoded, rendered: (!shifted).then_some(rendered), chat: None })
+            let rendered = (!shifted).then_some(rendered);
+            Ok(Tokenised { rendered, ..Tokenised::plain(encoded) })
         }
         Prompt::Tokens(ids) => {
             text.check_ids(&ids).map_err(|error| unusable(error.into()))?;
-            Ok(Tokenised { encoded: Encoded::given(ids), rendered: None, chat: None })
+            Ok(Tokenised::plain(Encoded::given(ids)))
         }
     }
+}
+
+impl Tokenised {
+    fn plain(encoded: Encoded) -> Self {
+        let (breakpoints, edited) = (Vec::new(), Vec::new());
+        Self { encoded, rendered: None, chat: None, breakpoints, edited }
+    }
+}
+
+/// A conversation's ids, once it is edited as the client wants it. What the template leaves out does
+/// not count, so the rendered text is what is measured.
+fn tokenise_chat(
+    mut chat: Chat,
+    text: &TextModel,
+    render: impl Fn(&Chat) -> Result<String, TurnError>,
+    encode: impl Fn(&str) -> Result<Encoded, TurnError>,
+) -> Result<Tokenised, TurnError> {
+    let mut rendered = render(&chat)?;
+    let mut encoded = encode(&rendered)?;
+    let mut edited = Vec::new();
+    for edit in std::mem::take(&mut chat.edits) {
+        let Some((shorter, count)) = edits::apply(&edit, &chat, encoded.ids.len()) else {
+            continue;
+        };
+        let anew = render(&shorter)?;
+        let encoded_anew = encode(&anew)?;
+        let cleared_tokens = encoded.ids.len().saturating_sub(encoded_anew.ids.len());
+        if matches!(edit, Edit::ClearToolUses { clear_at_least, .. } if cleared_tokens < clear_at_least)
+        {
+            continue;
+        }
+        (chat, rendered, encoded) = (shorter, anew, encoded_anew);
+        edited.push(Edited { kind: EditKind::of(&edit), count, cleared_tokens });
+    }
+    let breakpoints = breakpoints::places(text, &chat, &rendered);
+    let breakpoints = breakpoints.into_iter().map(|(place, ttl)| {
+        let tokens = if place == rendered.len() {
+            encoded.ids.len()
+        } else {
+            encode(&rendered[..place])?.ids.len().min(encoded.ids.len())
+        };
+        Ok(Breakpoint { tokens, ttl })
+    });
+    let breakpoints = breakpoints.collect::<Result<_, TurnError>>()?;
+    Ok(Tokenised { encoded, rendered: Some(rendered), chat: Some(chat), breakpoints, edited })
 }
 
 /// Ids that the model does not have are refused here, before anything is started for them.
@@ -247,7 +339,9 @@ fn prompt_param(prompt: &Prompt) -> &'static str {
 
 fn unusable_prompt(error: &PromptError, param: &str) -> TurnError {
     let field = match error {
-        PromptError::Render(RenderError::Argument { field, .. }) => field.clone(),
+        PromptError::Render(RenderError::Argument { field, .. } | RenderError::Image { field }) => {
+            field.clone()
+        }
         PromptError::Encode(EncodeError::Tokenizer { .. }) => {
             return TurnError::Internal(error.to_string());
         }
@@ -269,9 +363,11 @@ mod tests {
     fn text_that_cannot_fit_is_refused_before_it_is_tokenised() {
         let text = TextModel::synthetic(1000);
         let prompts = Prompts::new(1 << 20);
+        let style = Style::detect("", |_| None, None, None);
         let basis = Basis {
             text: &text,
             token_bytes_max: 8,
+            style: &style,
             prompts: &prompts,
             answer_tokens_assumed: 512,
         };
@@ -288,7 +384,8 @@ mod tests {
         };
         // Whether it fits by its tokens is decided later, by the count.
         assert_eq!(try_text("a".repeat(80)).unwrap().len(), 80);
-        let refused = TurnError::TextTooLong { bytes: 81, context: 10, param: "prompt" };
+        let refused =
+            TurnError::TextTooLong { bytes: 81, tokens_min: 11, context: 10, param: "prompt" };
         assert_eq!(try_text("a".repeat(81)), Err(refused));
     }
 }

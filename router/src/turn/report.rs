@@ -19,6 +19,8 @@ pub(crate) struct Summary {
     pub(crate) cached_tokens: usize,
     /// Over all choices; after a stop string nothing is counted.
     pub(crate) completion_tokens: u64,
+    /// Of these, what was reasoning, where answers are told apart.
+    pub(crate) reasoning_tokens: u64,
     /// What the worker said about the prompt.
     pub(crate) report: Option<TurnReport>,
     pub(crate) decode_worker: WorkerId,
@@ -118,6 +120,7 @@ impl Meter {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: cached.min(self.prompt_tokens),
             completion_tokens,
+            reasoning_tokens: 0,
             report: self.report,
             decode_worker,
             ttft: self.first.map(|first| first - self.arrived),

@@ -171,18 +171,33 @@ impl Events {
     }
 }
 
+/// An id or a time has so many digits at least.
+const VALUE_MIN: usize = 8;
+
 /// The text with the request's id and time replaced.
 pub fn steady(text: &str) -> String {
     let mut text = text.to_owned();
     for (marker, is_value) in [
-        ("cmpl-", (|c: char| c.is_ascii_hexdigit()) as fn(char) -> bool),
+        ("msg_", (|c: char| c.is_ascii_hexdigit()) as fn(char) -> bool),
+        ("req_", |c: char| c.is_ascii_hexdigit()),
+        ("resp_", |c: char| c.is_ascii_hexdigit()),
+        ("\"rs_", |c: char| c.is_ascii_hexdigit()),
+        ("fc_", |c: char| c.is_ascii_hexdigit()),
+        ("ctc_", |c: char| c.is_ascii_hexdigit()),
+        ("\"created_at\":", |c: char| c.is_ascii_digit()),
+        ("toolu_", |c: char| c.is_ascii_hexdigit()),
+        ("call_", |c: char| c.is_ascii_hexdigit()),
+        ("cmpl-", |c: char| c.is_ascii_hexdigit()),
         ("\"created\":", |c: char| c.is_ascii_digit()),
     ] {
         let mut from = 0;
         while let Some(at) = text[from..].find(marker) {
             let start = from + at + marker.len();
             let len = text[start..].find(|c: char| !is_value(c)).unwrap_or(text.len() - start);
-            text.replace_range(start..start + len, "0");
+            // A shorter one is a word that begins like this.
+            if len >= VALUE_MIN {
+                text.replace_range(start..start + len, "0");
+            }
             from = start + 1;
         }
     }

@@ -10,7 +10,9 @@
 //! operator `%` does not format strings (the filter `format` does), and floats inside a printed
 //! list have no exponent (in JSON they have).
 
+mod call_id;
 mod json;
+mod later_system;
 mod number;
 mod python;
 mod strftime;
@@ -21,6 +23,7 @@ use crate::files::{TemplateSource, TokenizerConfig};
 use crate::model::Limits;
 use crate::{LoadError, RenderError};
 use baton_proto::ir;
+use later_system::LaterSystem;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, escape_formatter};
 use std::io;
@@ -30,6 +33,8 @@ use std::time::Duration;
 const DEFAULT: &str = "default";
 /// The template that is used for requests with tools, where there is one.
 const TOOL_USE: &str = "tool_use";
+/// What templates call the variable that says whether the model thinks.
+const THINKING_VARIABLES: [&str; 2] = ["enable_thinking", "thinking"];
 /// How deep macros and blocks may nest.
 const RECURSION_MAX: usize = 400;
 
@@ -46,6 +51,12 @@ struct Named {
     name: String,
     /// Whether it knows of developers; otherwise they speak as the system.
     knows_developer: bool,
+    /// The variable that says whether the model thinks, where it reads one.
+    thinking_variable: Option<&'static str>,
+    /// It refuses names of calls that are not of its form.
+    short_call_ids: bool,
+    /// Where it takes messages of the system.
+    later_system: LaterSystem,
 }
 
 impl Templates {
@@ -54,6 +65,7 @@ impl Templates {
         let mut names = Vec::new();
         for TemplateSource { name, source, path } in config.templates {
             let knows_developer = source.contains("developer");
+            let short_call_ids = call_id::must_be_short(&source);
             env.add_template_owned(name.clone(), without_generation_tags(&source)).map_err(
                 |e| {
                     let reason = words(&e);
@@ -65,9 +77,38 @@ impl Templates {
                     }
                 },
             )?;
-            names.push(Named { name, knows_developer });
+            names.push(Named {
+                name,
+                knows_developer,
+                short_call_ids,
+                thinking_variable: None,
+                later_system: LaterSystem::Verbatim,
+            });
         }
-        Ok(Self { env, names, special: config.special, limits })
+        let mut templates = Self { env, names, special: config.special, limits };
+        for i in 0..templates.names.len() {
+            templates.names[i].thinking_variable = templates.thinking_variable(i);
+            templates.names[i].later_system = templates.probe(i);
+        }
+        Ok(templates)
+    }
+
+    fn thinking_variable(&self, i: usize) -> Option<&'static str> {
+        let template = self.env.get_template(&self.names[i].name).ok()?;
+        let read = template.undeclared_variables(false);
+        THINKING_VARIABLES.into_iter().find(|name| read.contains(*name))
+    }
+
+    /// How a template takes messages of the system that are not the first, by trying.
+    fn probe(&self, i: usize) -> LaterSystem {
+        let accepts = |mode| {
+            let named =
+                Named { later_system: mode, name: self.names[i].name.clone(), ..self.names[i] };
+            let rendered = self.render_named(&later_system::probe(), &named, Duration::ZERO);
+            rendered.is_ok_and(|rendered| later_system::is_in_order(&rendered))
+        };
+        let modes = [LaterSystem::Verbatim, LaterSystem::AsUser];
+        modes.into_iter().find(|mode| accepts(*mode)).unwrap_or(LaterSystem::Joined)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -81,7 +122,17 @@ impl Templates {
             return Err(RenderError::TooLong { limit });
         }
         let named = self.choose(!chat.tools.is_empty())?;
-        let mut vars = vars::of(chat, named.knows_developer, &self.special)?;
+        self.render_named(chat, named, now)
+    }
+
+    fn render_named(
+        &self,
+        chat: &ir::Chat,
+        named: &Named,
+        now: Duration,
+    ) -> Result<String, RenderError> {
+        let limit = self.limits.text_bytes;
+        let mut vars = vars::of(chat, named, &self.special)?;
         vars.push(("strftime_now".to_owned(), strftime::function(now)));
         let template = self.env.get_template(&named.name).map_err(|e| self.error(&e))?;
         let mut out = Bounded { bytes: Vec::new(), limit, full: false };
@@ -92,6 +143,13 @@ impl Templates {
         result.map_err(|e| self.error(&e))?;
         String::from_utf8(out.bytes)
             .map_err(|e| RenderError::Failed { message: e.to_string(), line: 0 })
+    }
+
+    /// What the template for requests with tools looks like; empty where there is none.
+    pub(crate) fn source(&self) -> String {
+        let named = self.choose(true).ok();
+        let template = named.and_then(|named| self.env.get_template(&named.name).ok());
+        template.map_or_else(String::new, |template| template.source().to_owned())
     }
 
     fn choose(&self, with_tools: bool) -> Result<&Named, RenderError> {

@@ -5,6 +5,7 @@
 
 use baton_text::TextModel;
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::BpeTrainer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -135,6 +136,18 @@ pub fn model(spec: &Spec) -> TextModel {
         std::fs::write(dir.path().join("chat_template.jinja"), &spec.template).unwrap();
     }
     TextModel::load(dir.path()).unwrap()
+}
+
+/// The smallest tokenizer there is: loading it takes no time.
+const TOKENIZER: &str = r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
+
+/// A checkpoint directory with these further files.
+pub fn directory(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (name, text) in [("tokenizer.json", TOKENIZER)].iter().chain(files) {
+        std::fs::write(dir.path().join(name), text).expect("the file is written");
+    }
+    dir
 }
 
 /// How often a test does what it does: more in long runs.

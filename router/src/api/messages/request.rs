@@ -1,0 +1,189 @@
+//! The body of a message to the internal request.
+
+use super::cache::Marks;
+use super::{content, context, tools};
+use crate::api::common::{self, Call, Mint, clip};
+use crate::api::fields::{self, Object};
+use crate::api::{hints, tool_choice};
+use crate::config::Limits;
+use crate::error::Invalid;
+use baton_proto::ir::{Chat, Prompt, Request, Stop};
+use serde_json::Value;
+
+/// The interface's own bound.
+const TEMPERATURE_MAX: f32 = 1.0;
+/// What the names of calls begin with in this interface.
+const CALL_PREFIX: &str = "toolu_";
+/// The least that the interface grants to thinking.
+const THINKING_BUDGET_MIN: i64 = 1024;
+
+/// The fields that are known, whatever is done about them.
+const KNOWN: [&str; 26] = [
+    "model",
+    "messages",
+    "system",
+    "max_tokens",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "stop_sequences",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "metadata",
+    "cache_control",
+    "context_management",
+    "output_config",
+    "service_tier",
+    "intent",
+    "nvext",
+    "chat_template_kwargs",
+    "seed",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+];
+
+/// Parses a body. Fields that nobody here knows are ignored, and named in a header.
+pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
+    let body = Object::new(body, "")?;
+    let max_tokens = body.integer("max_tokens", 1, i64::from(i32::MAX))?;
+    let max_tokens = max_tokens.ok_or_else(|| Invalid::missing("max_tokens"))?;
+    refuse_unsupported(body)?;
+    let (mut chat, ignored) = conversation(body, limits)?;
+    content::refuse_begun(&chat.messages)?;
+    chat.tool_choice = tool_choice::enforceable(chat.tool_choice, "tool_choice.type")?;
+    let edits_told = body.get("context_management").is_some();
+    let mut stop = Stop {
+        max_tokens: max_tokens as u32,
+        min_tokens: 0,
+        strings: common::stop_strings(body, "stop_sequences", limits)?,
+        ids: Vec::new(),
+        ignore_eos: false,
+    };
+    let session = session(body)?;
+    let session = session.as_deref().map(|name| ("metadata.user_id", name));
+    let (mut hints, mut applied) = hints::read(body, mint, true, session)?;
+    applied.extend(mint.bounds.limit_answer(&mut stop, 1, "max_tokens", &mut hints));
+    let mut delivery = common::delivery(body, applied)?;
+    delivery.call_prefix = Some(CALL_PREFIX);
+    delivery.edits_told = edits_told;
+    delivery.warning = common::with_ignored(&ignored, delivery.warning);
+    let request = Request {
+        id: mint.id,
+        tenant: mint.tenant.clone(),
+        scope: mint.scope.clone(),
+        deadline: mint.deadline,
+        model: body.required_string("model")?.to_owned(),
+        sampling: common::sampling(body, TEMPERATURE_MAX, mint, limits)?,
+        stop,
+        choices: 1,
+        logprobs: None,
+        hints,
+        prompt: Prompt::Chat(chat),
+    };
+    Ok(Call { request, delivery })
+}
+
+/// The model's name and the conversation alone, of a request to count its tokens; also of one that
+/// could not be answered. Where its marks are makes no difference to that.
+pub(super) fn counted(body: &Value, limits: &Limits) -> Result<(String, Chat), Invalid> {
+    let body = Object::new(body, "")?;
+    let (mut chat, _) = conversation(body, limits)?;
+    let parts = chat.messages.iter_mut().flat_map(|message| &mut message.parts);
+    parts.for_each(|part| part.cache = None);
+    chat.tools.iter_mut().for_each(|tool| tool.cache = None);
+    Ok((body.required_string("model")?.to_owned(), chat))
+}
+
+/// The conversation, and what of the body is ignored.
+fn conversation(body: Object<'_>, limits: &Limits) -> Result<(Chat, Vec<String>), Invalid> {
+    let mut ignored = unknown_fields(body);
+    let edits = context::read(body, &mut ignored)?;
+    let mut marks = Marks::default();
+    // In the order in which a prompt has them, which is that of the marks.
+    let tools = tools::read(body, limits, &mut marks, &mut ignored)?;
+    let (tool_choice, serial_tool_calls) = tools::choice(body)?;
+    let mut messages: Vec<_> = content::system(body, &mut marks)?.into_iter().collect();
+    messages.extend(content::messages(body, limits, &mut marks)?);
+    marks.finish(body, &mut messages)?;
+    let chat = Chat {
+        messages,
+        tools,
+        tool_choice,
+        serial_tool_calls,
+        thinking: Some(thinking(body)?),
+        edits,
+        add_generation_prompt: true,
+        template_args: common::template_args(body)?,
+    };
+    Ok((chat, ignored))
+}
+
+fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
+    let Some(config) = body.get("output_config") else { return Ok(()) };
+    let config = Object::new(config, "output_config")?;
+    if config.get("format").is_some() {
+        let path = config.path_of("format");
+        let message = format!("'{path}': guided decoding is not supported.");
+        return Err(Invalid::unsupported(path, message));
+    }
+    Ok(())
+}
+
+/// Whether the model shall think. Who does not ask for it expects an answer that begins at once.
+fn thinking(body: Object<'_>) -> Result<bool, Invalid> {
+    let Some(thinking) = body.get("thinking") else { return Ok(false) };
+    let thinking = Object::new(thinking, "thinking")?;
+    match thinking.required_string("type")? {
+        "disabled" => Ok(false),
+        "adaptive" => Ok(true),
+        "enabled" => {
+            let name = "budget_tokens";
+            let budget = thinking.integer(name, THINKING_BUDGET_MIN, i64::from(i32::MAX))?;
+            let path = thinking.path_of(name);
+            let budget = budget.ok_or_else(|| Invalid::missing(&path))?;
+            let most = body.get("max_tokens").and_then(Value::as_i64);
+            if most.is_some_and(|most| budget >= most) {
+                let message = format!("'{path}': {budget} is not less than 'max_tokens'.");
+                return Err(Invalid::value(path, message));
+            }
+            Ok(true)
+        }
+        other => {
+            let path = thinking.path_of("type");
+            let message = format!(
+                "Invalid '{path}': `{}` is none of adaptive, enabled, disabled.",
+                clip(other)
+            );
+            Err(Invalid::value(path, message))
+        }
+    }
+}
+
+/// The session that a harness writes into the user's name: Claude Code as a field of JSON, older
+/// versions of it as a part of one word.
+fn session(body: Object<'_>) -> Result<Option<String>, Invalid> {
+    let Some(metadata) = body.get("metadata") else { return Ok(None) };
+    let Some(user) = Object::new(metadata, "metadata")?.string("user_id")? else {
+        return Ok(None);
+    };
+    let told: Option<Value> = serde_json::from_str(user).ok();
+    let session = told.as_ref().and_then(|told| told.get("session_id")?.as_str());
+    let session = session.or_else(|| user.split_once("_session_").map(|(_, session)| session));
+    Ok(session.filter(|session| !session.is_empty()).map(str::to_owned))
+}
+
+fn unknown_fields(body: Object<'_>) -> Vec<String> {
+    let unknown =
+        body.entries().filter(|(name, value)| !value.is_null() && !KNOWN.contains(&name.as_str()));
+    unknown.map(|(name, _)| clip(name).to_owned()).collect()
+}
+
+/// What a value of the body must be that is a text or blocks.
+pub(super) fn neither_text_nor_blocks(path: &str, value: &Value) -> Invalid {
+    Invalid::kind(path, "a string or an array of blocks", fields::kind(value))
+}

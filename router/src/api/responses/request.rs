@@ -1,0 +1,178 @@
+//! The body of a response to the internal request.
+
+use super::tools::{self, Catalogue};
+use super::write::Echo;
+use super::{items, tools::Names};
+use crate::api::common::{self, Call, Mint, clip};
+use crate::api::fields::Object;
+use crate::api::hints;
+use crate::config::Limits;
+use crate::error::Invalid;
+use baton_proto::ir::{Chat, JsonText, Prompt, Request, Stop};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The interface's own bound.
+const TEMPERATURE_MAX: f32 = 2.0;
+/// What the names of calls begin with in this interface.
+const CALL_PREFIX: &str = "call_";
+/// The field that bounds the answer.
+const MAX_TOKENS: &str = "max_output_tokens";
+/// Effort, as templates of models know it that can think more or less.
+const EFFORT: &str = "reasoning_effort";
+const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+
+/// What would have to be kept from one request to another.
+const STORED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
+
+/// Fields that are told again in the answer, and what they are where they were not said.
+const TOLD: [(&str, &str); 13] = [
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
+    ("metadata", "{}"),
+    ("parallel_tool_calls", "true"),
+    ("prompt_cache_key", "null"),
+    ("reasoning", "{\"effort\":null,\"summary\":null}"),
+    ("safety_identifier", "null"),
+    ("service_tier", "\"default\""),
+    ("text", "{\"format\":{\"type\":\"text\"}}"),
+    ("tool_choice", "\"auto\""),
+    ("tools", "[]"),
+    ("truncation", "\"disabled\""),
+];
+
+/// Parses a body. Fields that nobody here knows are ignored.
+pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
+    let body = Object::new(body, "")?;
+    refuse_unsupported(body)?;
+    let mut tools = Catalogue::new(limits);
+    tools.read(body.array("tools")?.unwrap_or(&[]), "tools")?;
+    let messages = items::messages(body, limits, &mut tools)?;
+    let reasoning = Reasoning::read(body)?;
+    let Catalogue { tools, names, ignored, .. } = tools;
+    let mut template_args = common::template_args(body)?;
+    if let Some(effort) = reasoning.effort
+        && template_args.iter().all(|(name, _)| name != EFFORT)
+    {
+        template_args.push((EFFORT.to_owned(), JsonText(json!(effort).to_string())));
+    }
+    let chat = Chat {
+        messages,
+        tools,
+        tool_choice: tools::choice(body)?,
+        serial_tool_calls: body.boolean("parallel_tool_calls")? == Some(false),
+        thinking: reasoning.effort.map(|effort| effort != EFFORTS[0]),
+        add_generation_prompt: true,
+        template_args,
+        ..Chat::default()
+    };
+    let max_tokens = body.integer(MAX_TOKENS, 1, i64::from(i32::MAX))?;
+    let mut stop = Stop {
+        max_tokens: max_tokens.map_or(u32::MAX, |tokens| tokens as u32),
+        min_tokens: 0,
+        strings: Vec::new(),
+        ids: Vec::new(),
+        ignore_eos: false,
+    };
+    let session = body.string("prompt_cache_key")?.map(|key| ("prompt_cache_key", key));
+    let (mut hints, mut applied) = hints::read(body, mint, true, session)?;
+    applied.extend(mint.bounds.limit_answer(&mut stop, 1, MAX_TOKENS, &mut hints));
+    let mut delivery = common::delivery(body, applied)?;
+    delivery.call_prefix = Some(CALL_PREFIX);
+    delivery.warning = common::with_ignored(&ignored, delivery.warning);
+    let sampling = common::sampling(body, TEMPERATURE_MAX, mint, limits)?;
+    let mut echo = echo(body, names, reasoning.summary);
+    // Where the client does not say, the checkpoint does.
+    echo.told.insert("temperature".to_owned(), plain(sampling.temperature));
+    echo.told.insert("top_p".to_owned(), plain(sampling.top_p));
+    delivery.echo = Some(Arc::new(echo));
+    let request = Request {
+        id: mint.id,
+        tenant: mint.tenant.clone(),
+        scope: mint.scope.clone(),
+        deadline: mint.deadline,
+        model: body.required_string("model")?.to_owned(),
+        sampling,
+        stop,
+        choices: 1,
+        logprobs: None,
+        hints,
+        prompt: Prompt::Chat(chat),
+    };
+    Ok(Call { request, delivery })
+}
+
+fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
+    for name in STORED {
+        if body.get(name).is_some() {
+            let message = format!(
+                "'{name}' is not supported: nothing is kept between requests; send all items in 'input'."
+            );
+            return Err(Invalid::unsupported(name, message));
+        }
+    }
+    for (name, why) in [
+        ("store", "answers are not stored; leave it out or send false."),
+        ("background", "answers are not computed in the background; leave it out or send false."),
+    ] {
+        if body.boolean(name)? == Some(true) {
+            return Err(Invalid::unsupported(name, format!("'{name}': {why}")));
+        }
+    }
+    if body.integer("top_logprobs", 0, 20)?.is_some_and(|top| top > 0) {
+        let message = "'top_logprobs' is not supported here; use /v1/chat/completions.";
+        return Err(Invalid::unsupported("top_logprobs", message));
+    }
+    let Some(text) = body.get("text") else { return Ok(()) };
+    let text = Object::new(text, "text")?;
+    let Some(format) = text.get("format") else { return Ok(()) };
+    let kind = Object::new(format, "text.format")?.required_string("type")?;
+    if kind != "text" {
+        let message =
+            format!("'text.format.type': `{}` is not supported; only `text` is.", clip(kind));
+        return Err(Invalid::unsupported("text.format.type", message));
+    }
+    Ok(())
+}
+
+/// How the model shall think, and whether its thoughts come as a summary.
+#[derive(Default)]
+struct Reasoning<'a> {
+    effort: Option<&'a str>,
+    summary: bool,
+}
+
+impl<'a> Reasoning<'a> {
+    fn read(body: Object<'a>) -> Result<Self, Invalid> {
+        let Some(value) = body.get("reasoning") else { return Ok(Self::default()) };
+        let reasoning = Object::new(value, "reasoning")?;
+        let effort = value.get("effort").and_then(Value::as_str);
+        reasoning.string("effort")?;
+        if let Some(other) = effort.filter(|effort| !EFFORTS.contains(effort)) {
+            let message = format!(
+                "Invalid 'reasoning.effort': `{}` is none of {}.",
+                clip(other),
+                EFFORTS.join(", ")
+            );
+            return Err(Invalid::value("reasoning.effort", message));
+        }
+        let summary = reasoning.string("summary")?.or(reasoning.string("generate_summary")?);
+        Ok(Self { effort, summary: summary.is_some() })
+    }
+}
+
+/// As it was written, of which 32 bits are the nearest.
+fn plain(value: f32) -> Value {
+    json!((f64::from(value) * 1e6).round() / 1e6)
+}
+
+fn echo(body: Object<'_>, names: Names, summary: bool) -> Echo {
+    let mut told = Map::new();
+    for (name, otherwise) in TOLD {
+        let value = body.get(name).cloned();
+        let value = value.or_else(|| serde_json::from_str(otherwise).ok());
+        told.insert(name.to_owned(), value.unwrap_or_default());
+    }
+    Echo { told, names, summary }
+}
