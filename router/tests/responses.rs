@@ -5,8 +5,11 @@
 mod common;
 
 use baton_proto::internal::finished::Reason;
+use baton_proto::internal::sequence_update::Update;
+use baton_proto::internal::{Logprob, Tokens};
 use common::client::steady;
 use common::stage::{RESPONSES, Stage, with};
+use common::worker::{admitted, finished};
 use serde_json::{Value, json};
 
 /// What the model draws; its template has opened the reasoning.
@@ -105,6 +108,59 @@ async fn a_streams_events_together_are_the_whole_answer() {
     // Up to the words that follow.
     let thought = stage.ids(THOUGHT).len();
     assert_eq!(whole["usage"]["output_tokens_details"]["reasoning_tokens"], thought);
+}
+
+/// The events where each token comes with its log-probability, so many tokens in a frame.
+async fn with_logprobs(stage: &Stage, body: &Value, says: &str, each: usize) -> Vec<Value> {
+    let logprob =
+        |id: &u32| Logprob { logprob: -0.5, top_ids: vec![*id], top_logprobs: vec![-0.5] };
+    let play = async {
+        let submit = stage.worker.submitted().await;
+        assert_eq!(submit.logprobs, Some(1));
+        stage.worker.say(&submit, 0, [admitted()]).await;
+        for ids in stage.ids(says).chunks(each) {
+            let logprobs = ids.iter().map(logprob).collect();
+            let update = Update::Tokens(Tokens { ids: ids.to_vec(), logprobs, report: None });
+            stage.worker.say(&submit, 0, [update]).await;
+        }
+        stage.worker.say(&submit, 0, [finished(Reason::Stop)]).await;
+    };
+    let (stream, ()) = tokio::join!(stage.house.stream(RESPONSES, body), play);
+    data(&stream.rest().await)
+}
+
+#[tokio::test]
+async fn log_probabilities_are_those_of_the_words_alone() {
+    let stage = Stage::open().await;
+    let fields = json!({"stream": true, "top_logprobs": 1,
+        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"]});
+    let body = body(&fields);
+    let tokens = |logprobs: &Value| -> Vec<String> {
+        let all = logprobs.as_array().unwrap().iter();
+        all.map(|entry| entry["token"].as_str().unwrap().to_owned()).collect()
+    };
+    for each in [1, 3, 1000] {
+        let events = with_logprobs(&stage, &body, &answer(), each).await;
+        let last = events.last().unwrap();
+        let message = &last["response"]["output"][1];
+        let part = &message["content"][0];
+        assert_eq!(part["text"], "On it.");
+        assert_eq!(tokens(&part["logprobs"]).concat(), "On it.");
+        let entry = &part["logprobs"][0];
+        assert_eq!(
+            (&entry["logprob"], &entry["bytes"], &entry["top_logprobs"][0]["token"]),
+            (&json!(-0.5), &json!("On".as_bytes()), &json!("On"))
+        );
+        assert_eq!(last["response"]["top_logprobs"], 1);
+        // Also in pieces, and where the text ends.
+        let of = |kind: &str| -> Vec<Value> {
+            let events = events.iter().filter(|event| event["type"] == kind);
+            events.map(|event| event["logprobs"].clone()).collect()
+        };
+        let pieces: Vec<_> = of("response.output_text.delta").iter().flat_map(tokens).collect();
+        assert_eq!(pieces, tokens(&part["logprobs"]));
+        assert_eq!(of("response.output_text.done"), [part["logprobs"].clone()]);
+    }
 }
 
 #[tokio::test]

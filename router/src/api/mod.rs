@@ -17,6 +17,7 @@ mod fields;
 mod hints;
 mod http;
 mod known_tools;
+mod logprobs;
 mod messages;
 mod models;
 mod responses;
@@ -89,7 +90,7 @@ impl Dialect {
     ) -> Box<dyn AnswerWriter> {
         match self {
             Self::Messages => Box::new(messages::Writer::new(turn, delivery, created)),
-            Self::Responses => Box::new(responses::Writer::new(turn, delivery, created)),
+            Self::Responses => Box::new(responses::Writer::new(turn, delivery, text, created)),
             _ => Box::new(write::Writer::new(self, turn, delivery, text, created)),
         }
     }

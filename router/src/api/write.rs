@@ -4,6 +4,7 @@ use super::Dialect;
 use super::common::Delivery;
 use super::error::ErrorBody;
 use super::extra;
+use super::logprobs;
 use super::writer::{self, AnswerWriter};
 use crate::error::TurnError;
 use crate::parse::Event;
@@ -253,25 +254,12 @@ impl Writer {
         let tokens = tokens.iter().filter(|token| !token.is_end);
         match self.dialect {
             Dialect::Chat => {
-                let content: Vec<_> = tokens.map(|token| self.chat_logprob(token)).collect();
+                let content: Vec<_> =
+                    tokens.map(|token| logprobs::entry(&self.text, token)).collect();
                 json!({"content": content, "refusal": null})
             }
             _ => self.text_logprobs(tokens, chars),
         }
-    }
-
-    fn chat_logprob(&self, token: &AnswerToken) -> Value {
-        let entry = |id, logprob: f32| {
-            let bytes = self.text.token_bytes(id).unwrap_or_default();
-            json!({"token": self.token(id), "logprob": finite(logprob), "bytes": bytes})
-        };
-        let logprob = token.logprob.as_ref();
-        let mut shown = entry(token.id, logprob.map_or(0.0, |logprob| logprob.logprob));
-        let top: Vec<_> = logprob.map_or_else(Vec::new, |logprob| {
-            top(logprob).map(|(id, logprob)| entry(id, logprob)).collect()
-        });
-        shown["top_logprobs"] = json!(top);
-        shown
     }
 
     fn text_logprobs<'a>(
@@ -285,10 +273,10 @@ impl Writer {
             offsets.push(*chars);
             *chars += text.chars().count();
             let logprob = token.logprob.as_ref();
-            logprobs.push(finite(logprob.map_or(0.0, |logprob| logprob.logprob)));
+            logprobs.push(logprobs::finite(logprob.map_or(0.0, |logprob| logprob.logprob)));
             let mut alternatives = Map::new();
-            for (id, logprob) in logprob.into_iter().flat_map(top) {
-                alternatives.insert(self.token(id), json!(finite(logprob)));
+            for (id, logprob) in logprob.into_iter().flat_map(logprobs::top) {
+                alternatives.insert(self.token(id), json!(logprobs::finite(logprob)));
             }
             tops.push(Value::Object(alternatives));
             texts.push(text);
@@ -331,7 +319,7 @@ impl AnswerWriter for Writer {
             Dialect::Chat => json!("chat.completion"),
             _ => json!("text_completion"),
         };
-        body["usage"] = usage(summary);
+        body["usage"] = usage(self.dialect, summary);
         extra::attach(&mut body, &self.delivery, self.created, summary);
         body
     }
@@ -358,7 +346,7 @@ impl AnswerWriter for Writer {
         if self.delivery.include_usage {
             let mut chunk = self.chunk(Value::Null);
             chunk["choices"] = json!([]);
-            chunk["usage"] = usage(summary);
+            chunk["usage"] = usage(self.dialect, summary);
             writer::data(out, &chunk);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
@@ -388,16 +376,6 @@ fn logprobs_say_something(logprobs: &Value) -> bool {
     list.and_then(Value::as_array).is_some_and(|list| !list.is_empty())
 }
 
-fn top(logprob: &baton_proto::internal::Logprob) -> impl Iterator<Item = (TokenId, f32)> {
-    logprob.top_ids.iter().copied().zip(logprob.top_logprobs.iter().copied())
-}
-
-/// JSON has no infinity; this is what the interface uses for "impossible".
-fn finite(logprob: f32) -> f32 {
-    const IMPOSSIBLE: f32 = -9999.0;
-    if logprob.is_finite() { logprob } else { IMPOSSIBLE }
-}
-
 fn finish_name(finish: Option<FinishReason>) -> Option<&'static str> {
     finish.map(|reason| match reason {
         FinishReason::Stop => "stop",
@@ -412,11 +390,16 @@ fn response_id(dialect: Dialect, id: RequestId) -> String {
     }
 }
 
-fn usage(summary: &Summary) -> Value {
-    json!({
+fn usage(dialect: Dialect, summary: &Summary) -> Value {
+    let mut usage = json!({
         "prompt_tokens": summary.prompt_tokens,
         "completion_tokens": summary.completion_tokens,
         "total_tokens": summary.prompt_tokens as u64 + summary.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": summary.cached_tokens},
-    })
+    });
+    // Of plain text nobody here knows which of it is reasoning.
+    if dialect == Dialect::Chat {
+        usage["completion_tokens_details"] = json!({"reasoning_tokens": summary.reasoning_tokens});
+    }
+    usage
 }

@@ -35,6 +35,10 @@ pub(crate) struct AnswerToken {
     pub(crate) logprob: Option<Logprob>,
     /// It ended the answer and is not part of the text.
     pub(crate) is_end: bool,
+    /// It is one of the markers by which a model's format tells its parts apart.
+    pub(crate) is_marker: bool,
+    /// The last of its piece's events when it became certain, if it has made one or added to one.
+    pub(crate) event: Option<usize>,
 }
 
 /// One choice that is being generated.
@@ -102,7 +106,13 @@ impl Answer {
         let mut delta = Delta { choice: self.choice, ..Delta::default() };
         let mut logprobs = new.logprobs.into_iter();
         for id in new.ids {
-            let mut token = AnswerToken { id, logprob: logprobs.next(), is_end: false };
+            let mut token = AnswerToken {
+                id,
+                logprob: logprobs.next(),
+                is_end: false,
+                is_marker: false,
+                event: None,
+            };
             // After its end an answer has nothing to say.
             if self.done || self.end.is_some() {
                 break;
@@ -112,21 +122,29 @@ impl Answer {
                 self.end = Some(token);
                 break;
             }
+            token.is_marker =
+                self.reader.as_ref().is_some_and(|reader| reader.marker(id).is_some());
             let text = self.text_of(id);
             self.held.push_back((self.produced, token));
             self.produced += text.len() as u64;
             let step = self.stops.push(&text);
             self.certain += step.text.len() as u64;
             delta.text.push_str(&step.text);
+            let before = delta.events.size();
             let reader = self.reader.as_mut();
             let over = reader.is_some_and(|reader| {
                 let over = reader.read(&step.text, &mut delta.events);
                 self.thought += u64::from(reader.thinks());
                 over
             });
+            let first = delta.tokens.len();
             match step.hit {
                 Some(hit) => self.end_at(hit, &mut delta),
                 None => self.release(&mut delta),
+            }
+            if delta.events.size() != before {
+                let last = delta.events.size().0.checked_sub(1);
+                delta.tokens[first..].iter_mut().for_each(|token| token.event = last);
             }
             if over && !self.done {
                 self.held.clear();
@@ -182,6 +200,8 @@ impl Answer {
         delta.tokens.extend(self.held.drain(..).map(|(_, token)| token));
         delta.tokens.extend(self.end.take());
         self.read_out(&mut delta);
+        let last = delta.events.size().0.checked_sub(1);
+        delta.tokens.iter_mut().for_each(|token| token.event = last);
         delta.finish = Some(reason);
         self.done = true;
         delta

@@ -42,12 +42,18 @@ impl Events {
     }
 
     /// More of an item's text. A custom tool's input is told at its end: it comes wrapped.
-    pub(super) fn more(&mut self, item: &Item, index: usize, text: &str, out: &mut Vec<u8>) {
+    pub(super) fn more(
+        &mut self,
+        item: &Item,
+        index: usize,
+        (text, logprobs): (&str, &[Value]),
+        out: &mut Vec<u8>,
+    ) {
         let Some(name) = words(item) else { return };
         let mut data = self.place(item, index);
         data["delta"] = json!(text);
         if matches!(item.kind, Kind::Message) {
-            data["logprobs"] = json!([]);
+            data["logprobs"] = json!(logprobs);
         }
         self.write(&format!("{name}.delta"), data, out);
     }
@@ -87,7 +93,7 @@ impl Events {
             }
             Kind::Message => {
                 data["text"] = json!(said);
-                data["logprobs"] = json!([]);
+                data["logprobs"] = json!(item.logprobs);
             }
             Kind::Reasoning { .. } => data["text"] = json!(said),
         }

@@ -5,6 +5,7 @@
 
 mod events;
 mod items;
+mod logprobs;
 mod output;
 mod request;
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(super) struct Item {
     pub(super) kind: Kind,
     /// The words, or the arguments of a call.
     pub(super) text: String,
+    /// Those of a message's tokens, where they were asked for.
+    pub(super) logprobs: Vec<Value>,
     pub(super) status: Status,
 }
 
@@ -42,7 +44,7 @@ impl Status {
 
 impl Item {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, text: String::new(), status: Status::Begun }
+        Self { kind, text: String::new(), logprobs: Vec::new(), status: Status::Begun }
     }
 
     /// The item's own name, the same whenever it is asked for.
@@ -96,9 +98,9 @@ impl Item {
             Kind::Reasoning { summary: false } => {
                 Some(json!({"type": "reasoning_text", "text": text}))
             }
-            Kind::Message => Some(
-                json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []}),
-            ),
+            Kind::Message => Some(json!({
+                "type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs,
+            })),
             Kind::Call { .. } => None,
         }
     }

@@ -4,7 +4,7 @@ use super::tools::{self, Catalogue};
 use super::write::Echo;
 use super::{items, tools::Names};
 use crate::api::common::{self, Call, Mint, clip};
-use crate::api::fields::Object;
+use crate::api::fields::{self, Object};
 use crate::api::hints;
 use crate::config::Limits;
 use crate::error::Invalid;
@@ -22,11 +22,14 @@ const MAX_TOKENS: &str = "max_output_tokens";
 const EFFORT: &str = "reasoning_effort";
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
+/// What a request includes to be told log-probabilities.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
 /// What would have to be kept from one request to another.
 const STORED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
 
 /// Fields that are told again in the answer, and what they are where they were not said.
-const TOLD: [(&str, &str); 13] = [
+const TOLD: [(&str, &str); 14] = [
     ("instructions", "null"),
     ("max_output_tokens", "null"),
     ("max_tool_calls", "null"),
@@ -39,6 +42,7 @@ const TOLD: [(&str, &str); 13] = [
     ("text", "{\"format\":{\"type\":\"text\"}}"),
     ("tool_choice", "\"auto\""),
     ("tools", "[]"),
+    ("top_logprobs", "0"),
     ("truncation", "\"disabled\""),
 ];
 
@@ -96,11 +100,22 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         sampling,
         stop,
         choices: 1,
-        logprobs: None,
+        logprobs: logprobs(body, limits)?,
         hints,
         prompt: Prompt::Chat(chat),
     };
     Ok(Call { request, delivery })
+}
+
+/// How many of the likeliest tokens come with each of a message, if any are told. Who names a number
+/// wants them; what else may be included is nothing that is kept here.
+fn logprobs(body: Object<'_>, limits: &Limits) -> Result<Option<u8>, Invalid> {
+    let top = body.integer("top_logprobs", 0, i64::from(limits.top_logprobs_max))?;
+    let mut wanted = top.is_some_and(|top| top > 0);
+    for (i, name) in body.array("include")?.unwrap_or(&[]).iter().enumerate() {
+        wanted |= fields::string(name, &format!("include[{i}]"))? == LOGPROBS;
+    }
+    Ok(wanted.then(|| top.unwrap_or(0) as u8))
 }
 
 fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
@@ -119,10 +134,6 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
         if body.boolean(name)? == Some(true) {
             return Err(Invalid::unsupported(name, format!("'{name}': {why}")));
         }
-    }
-    if body.integer("top_logprobs", 0, 20)?.is_some_and(|top| top > 0) {
-        let message = "'top_logprobs' is not supported here; use /v1/chat/completions.";
-        return Err(Invalid::unsupported("top_logprobs", message));
     }
     let Some(text) = body.get("text") else { return Ok(()) };
     let text = Object::new(text, "text")?;

@@ -167,7 +167,9 @@ fn bad_responses_are_refused_with_the_field_named() {
         json!({"max_output_tokens": 0}),
         json!({"max_output_tokens": 2_147_483_648_u64}),
         json!({"temperature": 2.1}),
-        json!({"top_logprobs": 3}),
+        json!({"top_logprobs": 21}),
+        json!({"include": "message.output_text.logprobs"}),
+        json!({"include": [5]}),
     ];
     let shown = cases.iter().map(|case| match read(&with(case)) {
         Ok(_) if case.pointer("/tools/0/type") == Some(&json!("namespace")) => "taken".to_owned(),

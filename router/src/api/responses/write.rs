@@ -1,6 +1,7 @@
 //! Answers in the shapes of this interface: whole, and as events.
 
 use super::events::Events;
+use super::logprobs::Spoken;
 use super::output::{Item, Kind, Status};
 use super::tools::Names;
 use crate::api::common::Delivery;
@@ -12,6 +13,7 @@ use crate::parse::Event;
 use crate::turn::{Delta, Summary, Turn, call_id};
 use baton_proto::ids::RequestId;
 use baton_proto::ir::FinishReason;
+use baton_text::TextModel;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub(in crate::api) struct Writer {
     items: Vec<Item>,
     /// The last item is not complete.
     open: bool,
+    /// The log-probabilities of messages, where they were asked for.
+    spoken: Option<Spoken>,
     events: Events,
 }
 
@@ -60,7 +64,12 @@ enum State<'a> {
 
 impl Writer {
     /// `created` is when the request came, since 1970.
-    pub(in crate::api) fn new(turn: &Turn, mut delivery: Delivery, created: Duration) -> Self {
+    pub(in crate::api) fn new(
+        turn: &Turn,
+        mut delivery: Delivery,
+        text: &Arc<TextModel>,
+        created: Duration,
+    ) -> Self {
         let request = &turn.prepared().request;
         Self {
             id: request.id,
@@ -72,6 +81,7 @@ impl Writer {
             calls: 0,
             items: Vec::new(),
             open: false,
+            spoken: request.logprobs.map(|_| Spoken::new(text)),
             events: Events::new(request.id),
         }
     }
@@ -124,17 +134,27 @@ impl Writer {
         self.items.iter().enumerate().map(|(index, item)| item.json(self.id, index)).collect()
     }
 
-    /// Takes in an event of the model's; events of the interface are written where there is a stream.
-    fn take(&mut self, event: Event<'_>, mut out: Option<&mut Vec<u8>>) {
+    /// Takes in a piece of the answer; events of the interface are written where there is a stream.
+    fn take_all(&mut self, delta: &Delta, mut out: Option<&mut Vec<u8>>) {
+        self.finish = delta.finish.or(self.finish);
+        let mut logprobs = self.spoken.as_mut().map(|spoken| spoken.read(delta));
+        for (i, event) in delta.events.iter().enumerate() {
+            let logprobs = logprobs.as_mut().map(|all| std::mem::take(&mut all[i]));
+            self.take(event, logprobs.unwrap_or_default(), out.as_deref_mut());
+        }
+    }
+
+    /// Takes in an event of the model's, with the log-probabilities of the words that it is.
+    fn take(&mut self, event: Event<'_>, logprobs: Vec<Value>, mut out: Option<&mut Vec<u8>>) {
         let summary = self.echo.summary;
         match event {
             Event::Text(text) => {
                 let fits = |kind: &Kind| matches!(kind, Kind::Message);
-                self.say(text, fits, || Kind::Message, out);
+                self.say((text, logprobs), fits, || Kind::Message, out);
             }
             Event::Reasoning(text) => {
                 let fits = |kind: &Kind| matches!(kind, Kind::Reasoning { .. });
-                self.say(text, fits, || Kind::Reasoning { summary }, out);
+                self.say((text, logprobs), fits, || Kind::Reasoning { summary }, out);
             }
             Event::CallBegin { name } => {
                 self.close(Status::Complete, out.as_deref_mut());
@@ -145,7 +165,7 @@ impl Writer {
                 self.open(Kind::Call { id, name }, out);
             }
             Event::CallArguments(text) => {
-                self.append(text, out);
+                self.append((text, logprobs), out);
             }
             Event::CallEnd { missing } => {
                 let whole = missing.is_empty();
@@ -157,7 +177,7 @@ impl Writer {
 
     fn say(
         &mut self,
-        text: &str,
+        said: (&str, Vec<Value>),
         fits: impl Fn(&Kind) -> bool,
         kind: impl FnOnce() -> Kind,
         mut out: Option<&mut Vec<u8>>,
@@ -166,7 +186,7 @@ impl Writer {
             self.close(Status::Complete, out.as_deref_mut());
             self.open(kind(), out.as_deref_mut());
         }
-        self.append(text, out);
+        self.append(said, out);
     }
 
     fn open(&mut self, kind: Kind, out: Option<&mut Vec<u8>>) {
@@ -178,13 +198,14 @@ impl Writer {
         self.open = true;
     }
 
-    fn append(&mut self, text: &str, out: Option<&mut Vec<u8>>) {
+    fn append(&mut self, (text, logprobs): (&str, Vec<Value>), out: Option<&mut Vec<u8>>) {
         let index = self.items.len().saturating_sub(1);
         let Some(item) = self.items.last_mut() else { return };
         item.text.push_str(text);
         if let Some(out) = out {
-            self.events.more(item, index, text, out);
+            self.events.more(item, index, (text, &logprobs), out);
         }
+        item.logprobs.extend(logprobs);
     }
 
     fn close(&mut self, status: Status, out: Option<&mut Vec<u8>>) {
@@ -210,8 +231,7 @@ impl Writer {
 
 impl AnswerWriter for Writer {
     fn keep(&mut self, delta: Delta) {
-        self.finish = delta.finish.or(self.finish);
-        delta.events.iter().for_each(|event| self.take(event, None));
+        self.take_all(&delta, None);
     }
 
     fn whole(&mut self, summary: &Summary) -> Value {
@@ -226,8 +246,7 @@ impl AnswerWriter for Writer {
     }
 
     fn piece(&mut self, delta: &Delta, _summary: &Summary, _last: bool, out: &mut Vec<u8>) {
-        self.finish = delta.finish.or(self.finish);
-        delta.events.iter().for_each(|event| self.take(event, Some(&mut *out)));
+        self.take_all(delta, Some(out));
     }
 
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
