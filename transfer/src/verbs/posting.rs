@@ -87,6 +87,7 @@ impl Posting {
             },
             records: self.scratch,
             peer_records: &self.records,
+            fence: true,
         };
         let orders = tables.reads(&routes)?.together();
         let until = Until {

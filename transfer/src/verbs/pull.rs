@@ -293,7 +293,12 @@ fn prepare(
         stride: arena.layout().stride,
         message_bytes: links.adapter.message_bytes(),
     };
-    let tables = Tables { slots, records: records.map(), peer_records: &link.records };
+    let tables = Tables {
+        slots,
+        records: records.map(),
+        peer_records: &link.records,
+        fence: links.adapter.device().limits().fences,
+    };
     let reads = tables.reads(&routes).ok_or(broken("a window that is smaller than its blocks"))?;
     let sums = Sums::new(ranges(&routes, lanes));
     let items: Vec<Item> = routes.into_iter().flat_map(|route| route.items).collect();

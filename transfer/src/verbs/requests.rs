@@ -24,6 +24,8 @@ pub(super) struct Tables<'a> {
     pub(super) records: ScratchMap,
     /// The owner's slot records, per queue pair.
     pub(super) peer_records: &'a [Door],
+    /// Whether records wait for payloads by a fence, see [`Limits::fences`](super::rdma::Limits).
+    pub(super) fence: bool,
 }
 
 /// The work requests of a pull by READ, for each queue pair.
@@ -115,7 +117,7 @@ impl Tables<'_> {
         let payload = self.slots.payload(routes, lanes, read)?;
         let mut records: Vec<Vec<Order>> = (0..lanes).map(|_| Vec::new()).collect();
         let mut plan = Vec::new();
-        let mut fenced = vec![true; lanes];
+        let mut fenced = vec![self.fence; lanes];
         let mut position = 0;
         let record = RECORD_BYTES as u32;
         for route in routes {

@@ -40,6 +40,14 @@ pub struct Limits {
     pub windows: u32,
     /// Bytes that one work request may move.
     pub message_bytes: u32,
+    /// Whether a fenced work request is sure to start once what it waits for is over.
+    ///
+    /// Not so on soft-RoCE (`rxe_req.c` of Linux 6.1): its requester looks whether READs are
+    /// outstanding and then notes that it waits, its completer ends the last READ and then looks for
+    /// such a note, and nothing orders the two. If the note comes second, the request is never sent,
+    /// and no timer runs for it. Without a fence nothing is lost there: it carries READs out in
+    /// their order, one after the other, and drops answers that come early.
+    pub fences: bool,
 }
 
 /// The port by which everything leaves.
@@ -275,6 +283,9 @@ fn first_good<T, E>(mut tried: impl Iterator<Item = Result<T, E>>) -> Option<Res
     }
 }
 
+/// What soft-RoCE calls its vendor (`RXE_VENDOR_ID`).
+const SOFT_ROCE: u32 = 0x00ff_ffff;
+
 fn limits(attributes: &sys::DeviceAttr, message_bytes: u32) -> Limits {
     let count = |value: c_int| u32::try_from(value).unwrap_or(0);
     // Both are bytes on the wire.
@@ -289,6 +300,7 @@ fn limits(attributes: &sys::DeviceAttr, message_bytes: u32) -> Limits {
         type_2b_windows: type_2b && attributes.max_mw > 0,
         windows: count(attributes.max_mw),
         message_bytes,
+        fences: attributes.vendor_id != SOFT_ROCE,
     }
 }
 
