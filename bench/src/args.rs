@@ -1,6 +1,7 @@
 //! `baton bench`: its command line.
 
 use crate::choose::{self, ChooseArgs};
+use crate::load::{self, RequestsArgs, StreamsArgs, TrivialArgs};
 use crate::parse::{self, ParseArgs};
 use crate::policies::{self, PoliciesArgs};
 use crate::sim::command::{self as sim, SimArgs};
@@ -28,6 +29,13 @@ enum What {
     Parse(ParseArgs),
     /// Try policies on a recorded trace
     Policies(PoliciesArgs),
+    /// Read many streams at once from a server, and count what they cost it
+    Streams(StreamsArgs),
+    /// Send a server small requests, as many as it answers
+    Requests(RequestsArgs),
+    /// Be a model server that always says the same
+    #[command(hide = true)]
+    TrivialWorker(TrivialArgs),
     /// Be the cluster of a measurement, and die with it
     #[command(hide = true)]
     Host(HostArgs),
@@ -41,6 +49,9 @@ pub fn main(args: &BenchArgs) -> Result<(), Failure> {
         What::Choose(args) => choose::main(args),
         What::Parse(args) => parse::main(args),
         What::Policies(args) => policies::main(args),
+        What::Streams(args) => load::streams(args),
+        What::Requests(args) => load::requests(args),
+        What::TrivialWorker(args) => load::trivial(args),
         What::Host(args) => smoke::host(args),
     }
 }

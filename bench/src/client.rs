@@ -119,8 +119,13 @@ impl Client {
 
     /// Posts JSON and gets server-sent events.
     pub async fn stream(&self, path: &str, request: &Value) -> Result<Events, ClientError> {
-        let body = self.send(path, Some(request), &[]).await?;
+        let body = self.open(path, request).await?;
         Ok(Events { body, buffer: BytesMut::new(), url: self.base.clone() })
+    }
+
+    /// Posts JSON and gets the body as it comes.
+    pub(crate) async fn open(&self, path: &str, request: &Value) -> Result<Incoming, ClientError> {
+        self.send(path, Some(request), &[]).await
     }
 
     async fn send(

@@ -4,6 +4,7 @@
 mod args;
 mod choose;
 pub mod client;
+mod load;
 mod parse;
 mod policies;
 mod signals;

@@ -24,6 +24,11 @@ impl Sample {
         self.sorted.get(rank.min(self.sorted.len()).checked_sub(1)?).copied()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// The middle; of two, the mean.
     pub(crate) fn median(&self) -> Option<f64> {
         let upper = *self.sorted.get(self.sorted.len() / 2)?;

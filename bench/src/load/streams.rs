@@ -1,0 +1,240 @@
+//! `baton bench streams`: many answers at once, each token of which is due at its time.
+//!
+//! A stream's tokens are due one interval after the other; the schedule begins so that its earliest
+//! token is in time. How late the others are counts whatever delays them on the way: worker, router
+//! and this client, which reads the clock when it has the bytes.
+
+use super::cost::Cost;
+use super::{failure, measured};
+use crate::client::Client;
+use crate::stats::{Sample, rounded};
+use baton_node::clock::{Clock, Monotonic};
+use baton_node::exit::{Exit, Failure};
+use clap::Args;
+use futures_util::future::join_all;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// `baton bench streams`
+#[derive(Debug, Args)]
+pub(crate) struct StreamsArgs {
+    /// The server
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// The server's process, whose time and memory are counted
+    #[arg(long, value_name = "PID")]
+    pid: u32,
+    /// Streams at once
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    streams: u32,
+    /// Tokens of each
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    tokens: u32,
+    /// Milliseconds between two tokens of a stream, as the workers were told
+    #[arg(long, value_name = "MS", default_value_t = 20.0)]
+    interval_ms: f64,
+    /// What is asked: `chat` or `messages`
+    #[arg(long, value_enum, default_value_t = Api::Chat)]
+    api: Api,
+}
+
+/// An interface that streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Api {
+    /// OpenAI's chat completions
+    Chat,
+    /// Anthropic's messages
+    Messages,
+}
+
+impl Api {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Messages => "/v1/messages",
+        }
+    }
+
+    /// What stands in each event that brings a token, and in no other.
+    fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Chat => b"\"delta\":{\"content\":\"",
+            Self::Messages => b"event: content_block_delta",
+        }
+    }
+}
+
+/// Measures and prints one JSON object.
+pub(crate) fn main(args: &StreamsArgs) -> Result<(), Failure> {
+    println!("{}", measured(measure(args))?);
+    Ok(())
+}
+
+/// What all streams see of each other.
+struct Shared {
+    clock: Monotonic,
+    /// Streams that have their first token, tokens of all, and streams that have their last.
+    begun: Cell<u32>,
+    tokens: Cell<u64>,
+    ended: Cell<u32>,
+    changed: Notify,
+}
+
+async fn measure(args: &StreamsArgs) -> Result<Value, Failure> {
+    let client = Client::new(&args.url).map_err(|error| failure(&error))?;
+    // Whatever is made once for all is not the streams'.
+    stream(&client, args, 0, 10, &Shared::new()).await?;
+    let shared = Shared::new();
+    let before = Cost::of(args.pid)?;
+    let streams =
+        join_all((0..args.streams).map(|n| stream(&client, args, n, args.tokens, &shared)));
+    let (streams, window) = tokio::join!(streams, window(args, &shared));
+    let arrivals = streams.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(figures(args, &arrivals, before, &window?))
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            clock: Monotonic::process(),
+            begun: Cell::new(0),
+            tokens: Cell::new(0),
+            ended: Cell::new(0),
+            changed: Notify::new(),
+        }
+    }
+}
+
+/// The time in which all streams run.
+struct Window {
+    length: Duration,
+    tokens: u64,
+    cost: Cost,
+    /// At its end.
+    resident_bytes: u64,
+}
+
+async fn window(args: &StreamsArgs, shared: &Shared) -> Result<Window, Failure> {
+    until(shared, || shared.begun.get() == args.streams || shared.ended.get() > 0).await;
+    let (began, first, tokens) = (shared.clock.now(), Cost::of(args.pid)?, shared.tokens.get());
+    until(shared, || shared.ended.get() > 0).await;
+    let last = Cost::of(args.pid)?;
+    Ok(Window {
+        length: shared.clock.now().saturating_sub(began),
+        tokens: shared.tokens.get() - tokens,
+        cost: last.since(first),
+        resident_bytes: last.resident_bytes,
+    })
+}
+
+async fn until(shared: &Shared, done: impl Fn() -> bool) {
+    while !done() {
+        shared.changed.notified().await;
+    }
+}
+
+/// When each token of one stream came.
+async fn stream(
+    client: &Client,
+    args: &StreamsArgs,
+    number: u32,
+    tokens: u32,
+    shared: &Shared,
+) -> Result<Vec<Duration>, Failure> {
+    let said = format!("stream {number}");
+    let request = json!({
+        "model": "witness",
+        "messages": [{"role": "user", "content": said}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": true,
+        "stream": true,
+    });
+    let mut body = client.open(args.api.path(), &request).await.map_err(|error| failure(&error))?;
+    let (mut arrivals, mut tail) = (Vec::with_capacity(tokens as usize), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let broken = |error| Failure::new(Exit::Unavailable, format!("{said} broke off: {error}"));
+        let Ok(bytes) = frame.map_err(broken)?.into_data() else { continue };
+        let found = count(args.api.mark(), &mut tail, &bytes);
+        if found > 0 {
+            let now = shared.clock.now();
+            if arrivals.is_empty() {
+                shared.begun.set(shared.begun.get() + 1);
+                shared.changed.notify_one();
+            }
+            arrivals.extend(std::iter::repeat_n(now, found));
+            shared.tokens.set(shared.tokens.get() + found as u64);
+        }
+    }
+    shared.ended.set(shared.ended.get() + 1);
+    shared.changed.notify_one();
+    if arrivals.len() + 1 < tokens as usize {
+        let message = format!("{said} had {} tokens instead of {tokens}", arrivals.len());
+        return Err(Failure::new(Exit::Unavailable, message));
+    }
+    Ok(arrivals)
+}
+
+/// How often the mark ends in these bytes; `tail` has what of it may have begun before.
+fn count(mark: &[u8], tail: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    tail.extend_from_slice(bytes);
+    let found = tail.windows(mark.len()).filter(|window| *window == mark).count();
+    let keep = tail.len().min(mark.len() - 1);
+    tail.drain(..tail.len() - keep);
+    found
+}
+
+/// How late each token was, in milliseconds.
+fn lateness(arrivals: &[Duration], interval_ms: f64) -> Sample {
+    let plan = |(n, at): (usize, &Duration)| at.as_secs_f64() * 1e3 - n as f64 * interval_ms;
+    let offsets: Vec<f64> = arrivals.iter().enumerate().map(plan).collect();
+    let base = offsets.iter().copied().fold(f64::INFINITY, f64::min);
+    offsets.into_iter().map(|offset| offset - base).collect()
+}
+
+fn figures(args: &StreamsArgs, arrivals: &[Vec<Duration>], before: Cost, window: &Window) -> Value {
+    let late: Vec<_> = arrivals.iter().map(|one| lateness(one, args.interval_ms)).collect();
+    let p99: Sample = late.iter().filter_map(|one| one.percentile(99.0)).collect();
+    let worst: Sample = late.iter().filter_map(Sample::max).collect();
+    let per_token = |time: Duration| 1e6 * time.as_secs_f64() / window.tokens as f64;
+    let memory = window.resident_bytes.saturating_sub(before.resident_bytes);
+    json!({
+        "streams": args.streams,
+        "tokens_per_s": rounded(Some(window.tokens as f64 / window.length.as_secs_f64())),
+        "window_s": rounded(Some(window.length.as_secs_f64())),
+        "late_ms_p99_median_stream": rounded(p99.median()),
+        "late_ms_p99_worst_stream": rounded(p99.max()),
+        "late_ms_max": rounded(worst.max()),
+        "user_us_per_token": rounded(Some(per_token(window.cost.user))),
+        "system_us_per_token": rounded(Some(per_token(window.cost.system))),
+        "cpu_us_per_token": rounded(Some(per_token(window.cost.user + window.cost.system))),
+        "kib_per_stream": rounded(Some(memory as f64 / 1024.0 / f64::from(args.streams))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_counted_once_however_the_bytes_are_cut() {
+        let text = b"xabcabcxxabc";
+        for cut in 0..=text.len() {
+            let mut tail = Vec::new();
+            let (one, two) = text.split_at(cut);
+            let found = count(b"abc", &mut tail, one) + count(b"abc", &mut tail, two);
+            assert_eq!(found, 3, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_late_against_the_earliest_schedule_that_one_kept() {
+        let at = [5, 27, 45, 100].map(Duration::from_millis);
+        let late = lateness(&at, 20.0);
+        assert_eq!(late.min(), Some(0.0));
+        assert!((late.max().unwrap_or(0.0) - 35.0).abs() < 1e-6);
+    }
+}
