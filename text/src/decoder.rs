@@ -120,6 +120,10 @@ impl Stage {
         match self {
             Self::ByteLevel { partial } => {
                 append_bytes(piece, partial);
+                if let Ok(text) = std::str::from_utf8(partial) {
+                    emit(text);
+                    return partial.clear();
+                }
                 let text = take_text(partial);
                 if !text.is_empty() {
                     emit(&text);

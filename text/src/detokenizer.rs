@@ -25,12 +25,17 @@ impl Detokenizer {
     /// vocabulary does not have are passed over.
     pub fn push(&mut self, id: TokenId) -> String {
         let mut out = String::new();
+        self.push_to(id, &mut out);
+        out
+    }
+
+    /// The same, appended to `out`: in the long run an id costs no allocation.
+    pub fn push_to(&mut self, id: TokenId, out: &mut String) {
         if let Some(piece) = self.model.pieces.get(id)
             && !(self.skip_special && self.model.pieces.is_special(id))
         {
-            decoder::feed(&mut self.stages, piece, &mut out);
+            decoder::feed(&mut self.stages, piece, out);
         }
-        out
     }
 
     /// The answer is complete: what was held back, with U+FFFD for an incomplete character.

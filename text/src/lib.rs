@@ -22,4 +22,4 @@ pub use error::{EncodeError, LoadError, PromptError, RenderError};
 pub use generation::SamplingDefaults;
 pub use model::{Clock, Limits, TextModel};
 pub use segments::Segment;
-pub use stop::{StopHit, StopStep, StopStrings};
+pub use stop::{StopHit, StopStrings};

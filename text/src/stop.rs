@@ -23,16 +23,7 @@ pub struct StopStrings {
     done: bool,
 }
 
-/// What one push lets through.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct StopStep {
-    /// Text that certainly belongs to the answer.
-    pub text: String,
-    /// The answer has ended; later pushes give nothing.
-    pub hit: Option<StopHit>,
-}
-
-/// A stop string was found.
+/// A stop string was found: the answer has ended, and later pushes give nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StopHit {
     /// Which one, as an index into the list given to [`StopStrings::new`].
@@ -57,31 +48,32 @@ impl StopStrings {
         }
     }
 
-    /// The text that one further id has produced; it may be empty.
-    pub fn push(&mut self, text: &str) -> StopStep {
+    /// The text that one further id has produced; it may be empty. What certainly belongs to the
+    /// answer now is appended to `out`; in the long run that costs no allocation.
+    pub fn push(&mut self, text: &str, out: &mut String) -> Option<StopHit> {
         if self.done {
-            return StopStep::default();
+            return None;
         }
         let start = self.held_start + self.held.len() as u64;
         match self.open_ids.back_mut() {
             Some((at, count)) if *at == start => *count += 1,
             _ => self.open_ids.push_back((start, 1)),
         }
-        self.scan(text)
+        self.scan(text, out)
     }
 
     /// The last text, which no further id produced, and the end: nothing is held back any more.
-    pub fn finish(&mut self, tail: &str) -> StopStep {
+    pub fn finish(&mut self, tail: &str, out: &mut String) -> Option<StopHit> {
         if self.done {
-            return StopStep::default();
+            return None;
         }
-        let mut step = self.scan(tail);
+        let hit = self.scan(tail, out);
         self.done = true;
-        step.text.push_str(&std::mem::take(&mut self.held));
-        step
+        out.push_str(&std::mem::take(&mut self.held));
+        hit
     }
 
-    fn scan(&mut self, text: &str) -> StopStep {
+    fn scan(&mut self, text: &str, out: &mut String) -> Option<StopHit> {
         let old = self.held.len();
         self.held.push_str(text);
         for (i, byte) in text.bytes().enumerate() {
@@ -92,25 +84,26 @@ impl StopStrings {
                 }
             }
             if let Some((stop, len)) = found {
-                return self.end(stop, old + i + 1 - len);
+                return Some(self.end(stop, old + i + 1 - len, out));
             }
         }
         let open = self.patterns.iter().map(|p| p.matched).max().unwrap_or(0);
-        StopStep { text: self.release(self.held.len() - open), hit: None }
+        self.release(self.held.len() - open, out);
+        None
     }
 
     /// The answer ends `at` bytes into the held text.
-    fn end(&mut self, stop: usize, at: usize) -> StopStep {
-        let text = self.release(at);
+    fn end(&mut self, stop: usize, at: usize, out: &mut String) -> StopHit {
+        self.release(at, out);
         self.done = true;
         self.held.clear();
-        StopStep { text, hit: Some(StopHit { stop, kept_ids: self.settled_ids }) }
+        StopHit { stop, kept_ids: self.settled_ids }
     }
 
     /// Lets the first `len` bytes of the held text go.
-    fn release(&mut self, len: usize) -> String {
-        let rest = self.held.split_off(len);
-        let text = std::mem::replace(&mut self.held, rest);
+    fn release(&mut self, len: usize, out: &mut String) {
+        out.push_str(&self.held[..len]);
+        self.held.drain(..len);
         self.held_start += len as u64;
         while let Some(&(at, count)) = self.open_ids.front()
             && at < self.held_start
@@ -118,7 +111,6 @@ impl StopStrings {
             self.settled_ids += count;
             self.open_ids.pop_front();
         }
-        text
     }
 }
 
@@ -202,19 +194,25 @@ mod tests {
         let mut matcher = StopStrings::new(stops);
         let mut text = String::new();
         for piece in pieces {
-            let step = matcher.push(piece);
-            text.push_str(&step.text);
-            if step.hit.is_some() {
-                assert_eq!(matcher.push("more"), StopStep::default());
-                assert_eq!(matcher.finish("more"), StopStep::default());
-                return (text, step.hit);
+            let hit = matcher.push(piece, &mut text);
+            if hit.is_some() {
+                let ended = text.clone();
+                assert_eq!(matcher.push("more", &mut text), None);
+                assert_eq!(matcher.finish("more", &mut text), None);
+                assert_eq!(text, ended);
+                return (text, hit);
             }
             let longest = stops.iter().map(String::len).max().unwrap_or(0);
             assert!(matcher.held.len() < longest.max(1), "more is held back than may matter");
         }
-        let step = matcher.finish("");
-        text.push_str(&step.text);
-        (text, step.hit)
+        let hit = matcher.finish("", &mut text);
+        (text, hit)
+    }
+
+    fn push(stops: &mut StopStrings, piece: &str) -> String {
+        let mut text = String::new();
+        assert_eq!(stops.push(piece, &mut text), None);
+        text
     }
 
     proptest! {
@@ -231,38 +229,40 @@ mod tests {
     #[test]
     fn holds_back_only_what_may_become_a_stop_string() {
         let mut stops = StopStrings::new(&["\nUser:", "END"]);
-        assert_eq!(stops.push("hello E").text, "hello ");
-        assert_eq!(stops.push("N").text, "");
-        assert_eq!(stops.push("X\nUse").text, "ENX");
-        let step = stops.push("r: hi");
-        assert_eq!((step.text.as_str(), step.hit), ("", Some(StopHit { stop: 0, kept_ids: 3 })));
+        assert_eq!(push(&mut stops, "hello E"), "hello ");
+        assert_eq!(push(&mut stops, "N"), "");
+        assert_eq!(push(&mut stops, "X\nUse"), "ENX");
+        let mut text = String::new();
+        let hit = stops.push("r: hi", &mut text);
+        assert_eq!((text.as_str(), hit), ("", Some(StopHit { stop: 0, kept_ids: 3 })));
     }
 
     #[test]
     fn the_tail_is_searched_too() {
         let mut stops = StopStrings::new(&["ab"]);
-        assert_eq!(stops.push("xa").text, "x");
-        let step = stops.finish("bc");
-        assert_eq!(
-            step,
-            StopStep { text: String::new(), hit: Some(StopHit { stop: 0, kept_ids: 1 }) }
-        );
+        assert_eq!(push(&mut stops, "xa"), "x");
+        let mut text = String::new();
+        let hit = stops.finish("bc", &mut text);
+        assert_eq!((text.as_str(), hit), ("", Some(StopHit { stop: 0, kept_ids: 1 })));
     }
 
     #[test]
     fn without_a_hit_everything_is_let_through() {
         let mut stops = StopStrings::new(&["abc"]);
-        assert_eq!(stops.push("ab").text, "");
-        assert_eq!(stops.finish("").text, "ab");
+        assert_eq!(push(&mut stops, "ab"), "");
+        let mut text = String::new();
+        assert_eq!(stops.finish("", &mut text), None);
+        assert_eq!(text, "ab");
     }
 
     #[test]
     fn ids_without_text_cost_no_memory() {
         let mut stops = StopStrings::new(&["abc"]);
         for _ in 0..1000 {
-            stops.push("");
+            assert_eq!(push(&mut stops, ""), "");
         }
         assert_eq!(stops.open_ids.len(), 1);
-        assert_eq!(stops.push("xabc").hit.unwrap().kept_ids, 1001);
+        let hit = stops.push("xabc", &mut String::new());
+        assert_eq!(hit, Some(StopHit { stop: 0, kept_ids: 1001 }));
     }
 }

@@ -8,6 +8,7 @@
 mod audit;
 mod capabilities;
 mod chat;
+mod chunk;
 mod common;
 mod completions;
 mod error;

@@ -11,14 +11,18 @@ use crate::service::Service;
 use crate::turn::Turn;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderValue, header};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+
+/// A few events of one token.
+const BUFFER_BYTES: usize = 2048;
 
 /// The head of a stream, whose body goes on by itself.
 pub(super) fn respond(
@@ -33,6 +37,7 @@ pub(super) fn respond(
         turn,
         writer,
         pieces,
+        buffer: BytesMut::with_capacity(BUFFER_BYTES),
         keep_alive: timeouts.keep_alive.0,
         slow_reader: timeouts.slow_reader.0,
     };
@@ -70,6 +75,7 @@ struct Stream {
     turn: Turn,
     writer: Box<dyn AnswerWriter>,
     pieces: mpsc::Sender<Bytes>,
+    buffer: BytesMut,
     keep_alive: Duration,
     slow_reader: Duration,
 }
@@ -81,20 +87,28 @@ impl Stream {
         let mut out = Vec::new();
         self.writer.head(&mut out);
         self.flush(&mut out).await?;
+        // Set anew only when it has gone off: a timer for each piece would cost more than the piece.
+        let mut silence = Box::pin(tokio::time::sleep(self.keep_alive));
+        let mut said = Instant::now();
         loop {
             let delta = tokio::select! {
                 delta = self.turn.next() => delta,
                 () = self.pieces.closed() => return Err(Cut::Gone),
-                () = tokio::time::sleep(self.keep_alive) => {
-                    let sign = Bytes::from_static(self.writer.keep_alive());
-                    self.send(sign).await?;
+                () = &mut silence => {
+                    if said + self.keep_alive <= Instant::now() {
+                        self.send(Bytes::from_static(self.writer.keep_alive())).await?;
+                        said = Instant::now();
+                    }
+                    silence.as_mut().reset(said + self.keep_alive);
                     continue;
                 }
             };
+            said = Instant::now();
             match delta {
                 Some(Ok(delta)) => {
                     let (summary, last) = (self.turn.summary(), self.turn.is_complete());
                     self.writer.piece(&delta, &summary, last, &mut out);
+                    self.turn.reuse(delta);
                     self.flush(&mut out).await?;
                 }
                 Some(Err(error)) => {
@@ -109,15 +123,24 @@ impl Stream {
         self.flush(&mut out).await
     }
 
-    /// Sends what was written, if anything was.
+    /// Sends what was written, if anything was. Pieces are cut out of one buffer, whose memory is
+    /// used again once the connection has written what was in it.
     async fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Cut> {
         if out.is_empty() {
             return Ok(());
         }
-        self.send(std::mem::take(out).into()).await
+        self.buffer.extend_from_slice(out);
+        out.clear();
+        let piece = self.buffer.split().freeze();
+        self.send(piece).await
     }
 
     async fn send(&mut self, piece: Bytes) -> Result<(), Cut> {
+        let piece = match self.pieces.try_send(piece) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Cut::Gone),
+            Err(TrySendError::Full(piece)) => piece,
+        };
         match tokio::time::timeout(self.slow_reader, self.pieces.send(piece)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Cut::Gone),

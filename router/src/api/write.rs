@@ -1,6 +1,7 @@
 //! Answers in the shapes of the OpenAI interface: whole, and in chunks.
 
 use super::Dialect;
+use super::chunk::{self, Chunk, Said};
 use super::common::Delivery;
 use super::error::ErrorBody;
 use super::extra;
@@ -148,89 +149,105 @@ impl Writer {
         }
     }
 
-    /// The chunks of one piece; `last` comes with the piece that completes the answer.
-    fn events(&mut self, delta: &Delta, last: Option<&Summary>) -> Vec<Value> {
+    /// Writes the chunks of one piece; `last` comes with the piece that completes the answer, and
+    /// goes into the last of its chunks.
+    fn chunks(&mut self, delta: &Delta, last: Option<&Summary>, out: &mut Vec<u8>) {
         let index = usize::from(delta.choice);
         let mut chars = self.choices.get(index).map_or(0, |choice| choice.chars);
-        let logprobs = self.logprobs_of(&delta.tokens, &mut chars);
+        let logprobs = self.logprobs.then(|| self.logprobs_of(&delta.tokens, &mut chars));
         if let Some(choice) = self.choices.get_mut(index) {
             choice.chars = chars;
+            choice.note(delta);
         }
-        let mut events = Vec::new();
+        let logprobs = logprobs.as_ref();
         if self.dialect == Dialect::Chat {
-            let mut said = self.chat_deltas(delta);
-            if said.is_empty() && logprobs_say_something(&logprobs) {
-                said.push(json!({"content": ""}));
-            }
-            let mut logprobs = logprobs;
-            for said in said {
-                events.push(self.chunk(chat_choice(index, &said, &logprobs, None)));
-                // Once is enough.
-                if self.logprobs {
-                    logprobs = json!({"content": [], "refusal": null});
-                }
-            }
-            if delta.finish.is_some() {
-                let finish = self.choices.get(index).and_then(Choice::finish_name);
-                let end = chat_choice(index, &json!({}), &Value::Null, finish);
-                events.push(self.chunk(end));
-            }
-        } else {
-            let says_something = !delta.text.is_empty() || logprobs_say_something(&logprobs);
-            if says_something || delta.finish.is_some() {
-                events.push(self.chunk(json!({
-                    "text": delta.text,
-                    "index": index,
-                    "logprobs": logprobs,
-                    "finish_reason": finish_name(delta.finish),
-                })));
-            }
+            return self.chat_chunks(delta, logprobs, last, out);
         }
-        if let (Some(event), Some(summary)) = (events.last_mut(), last) {
-            extra::attach(event, &self.delivery, self.created, summary);
+        let finish_reason = finish_name(delta.finish);
+        if !delta.text.is_empty() || logprobs_say_something(logprobs) || finish_reason.is_some() {
+            let text = &delta.text;
+            self.write(chunk::Choice::Text { text, index, logprobs, finish_reason }, last, out);
         }
-        events
     }
 
-    /// What a piece of a chat says, in the order in which it does.
-    fn chat_deltas(&mut self, delta: &Delta) -> Vec<Value> {
+    fn chat_chunks(
+        &mut self,
+        delta: &Delta,
+        logprobs: Option<&Value>,
+        last: Option<&Summary>,
+        out: &mut Vec<u8>,
+    ) {
+        let index = usize::from(delta.choice);
+        let no_more = logprobs.map(|_| json!({"content": [], "refusal": null}));
+        let mut shown = logprobs;
+        let is_said =
+            |event: &Event<'_>| !matches!(event, Event::CallEnd { .. } | Event::Warning(_));
+        let mut left = delta.events.iter().filter(is_said).count();
+        let silent = left == 0 && logprobs_say_something(logprobs);
+        let ends = delta.finish.is_some();
+        let chat = |delta, logprobs, finish_reason| chunk::Choice::Chat {
+            index,
+            delta,
+            logprobs,
+            finish_reason,
+        };
+        if silent {
+            let nothing = chat(Said::Text { content: "" }, logprobs, None);
+            self.write(nothing, last.filter(|_| !ends), out);
+        }
+        for event in delta.events.iter() {
+            let Some(said) = self.said(delta.choice, event) else { continue };
+            left -= 1;
+            self.write(chat(said, shown, None), last.filter(|_| left == 0 && !ends), out);
+            // Once is enough.
+            shown = no_more.as_ref();
+        }
+        if ends {
+            let finish = self.choices.get(index).and_then(Choice::finish_name);
+            self.write(chat(Said::Nothing {}, None, finish), last, out);
+        }
+    }
+
+    /// An event in the words of a chat.
+    fn said<'a>(&mut self, choice: u16, event: Event<'a>) -> Option<Said<'a>> {
         let prefix = self.delivery.call_prefix.unwrap_or_default();
-        let Some(choice) = self.choices.get_mut(usize::from(delta.choice)) else {
-            return Vec::new();
-        };
-        choice.note(delta);
-        let said = delta.events.iter().filter_map(|event| match event {
-            Event::Text(text) => Some(json!({"content": text})),
-            Event::Reasoning(text) => Some(json!({"reasoning_content": text})),
+        let begun = &mut self.choices.get_mut(usize::from(choice))?.begun;
+        Some(match event {
+            Event::Text(content) => Said::Text { content },
+            Event::Reasoning(reasoning_content) => Said::Reasoning { reasoning_content },
             Event::CallBegin { name } => {
-                let index = choice.begun;
-                choice.begun += 1;
-                let id = call_id(prefix, self.request, delta.choice, index);
-                let function = json!({"name": name, "arguments": ""});
-                let call =
-                    json!({"index": index, "id": id, "type": "function", "function": function});
-                Some(json!({"tool_calls": [call]}))
+                let index = *begun;
+                *begun += 1;
+                let id = call_id(prefix, self.request, choice, index);
+                let begin = Some(chunk::Begin { id, kind: "function" });
+                let function = chunk::Function { name: Some(name), arguments: "" };
+                Said::Call { tool_calls: [chunk::Call { index, begin, function }] }
             }
-            Event::CallArguments(text) => {
-                let function = json!({"arguments": text});
-                let call = json!({"index": choice.begun.saturating_sub(1), "function": function});
-                Some(json!({"tool_calls": [call]}))
+            Event::CallArguments(arguments) => {
+                let index = begun.saturating_sub(1);
+                let function = chunk::Function { name: None, arguments };
+                Said::Call { tool_calls: [chunk::Call { index, begin: None, function }] }
             }
-            Event::CallEnd { .. } | Event::Warning(_) => None,
-        });
-        said.collect()
+            Event::CallEnd { .. } | Event::Warning(_) => return None,
+        })
     }
 
-    fn chunk(&self, choice: Value) -> Value {
-        let mut chunk = self.envelope(&[choice]);
-        chunk["object"] = match self.dialect {
-            Dialect::Chat => json!("chat.completion.chunk"),
-            _ => json!("text_completion"),
+    /// Writes a chunk, with what belongs to the end of the answer where there is any.
+    fn write(&self, choice: chunk::Choice<'_>, last: Option<&Summary>, out: &mut Vec<u8>) {
+        let chunk = Chunk {
+            id: &self.id,
+            object: chunk_name(self.dialect),
+            created: self.created.as_secs(),
+            model: &self.model,
+            system_fingerprint: (),
+            choices: [choice],
+            usage: self.delivery.include_usage.then_some(()),
         };
-        if self.delivery.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
+        let Some(summary) = last else { return writer::data(out, &chunk) };
+        // What was made here always serialises.
+        let mut chunk = serde_json::to_value(chunk).unwrap_or_default();
+        extra::attach(&mut chunk, &self.delivery, self.created, summary);
+        writer::data(out, &chunk);
     }
 
     fn envelope(&self, choices: &[Value]) -> Value {
@@ -330,22 +347,21 @@ impl AnswerWriter for Writer {
             return;
         }
         for index in 0..self.choices.len() {
-            let delta = json!({"role": "assistant", "content": "", "refusal": null});
-            writer::data(out, &self.chunk(chat_choice(index, &delta, &Value::Null, None)));
+            let delta = Said::Begin { role: "assistant", content: "", refusal: () };
+            let begin = chunk::Choice::Chat { index, delta, logprobs: None, finish_reason: None };
+            self.write(begin, None, out);
         }
     }
 
     fn piece(&mut self, delta: &Delta, summary: &Summary, last: bool, out: &mut Vec<u8>) {
-        for event in self.events(delta, last.then_some(summary)) {
-            writer::data(out, &event);
-        }
+        self.chunks(delta, last.then_some(summary), out);
     }
 
     /// The chunk with the usage, where it was asked for.
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
         if self.delivery.include_usage {
-            let mut chunk = self.chunk(Value::Null);
-            chunk["choices"] = json!([]);
+            let mut chunk = self.envelope(&[]);
+            chunk["object"] = json!(chunk_name(self.dialect));
             chunk["usage"] = usage(self.dialect, summary);
             writer::data(out, &chunk);
         }
@@ -357,22 +373,8 @@ impl AnswerWriter for Writer {
     }
 }
 
-fn chat_choice(
-    index: usize,
-    delta: &Value,
-    logprobs: &Value,
-    finish: Option<&'static str>,
-) -> Value {
-    json!({
-        "index": index,
-        "delta": delta,
-        "logprobs": logprobs,
-        "finish_reason": finish,
-    })
-}
-
-fn logprobs_say_something(logprobs: &Value) -> bool {
-    let list = logprobs.get("content").or_else(|| logprobs.get("tokens"));
+fn logprobs_say_something(logprobs: Option<&Value>) -> bool {
+    let list = logprobs.and_then(|said| said.get("content").or_else(|| said.get("tokens")));
     list.and_then(Value::as_array).is_some_and(|list| !list.is_empty())
 }
 
@@ -381,6 +383,14 @@ fn finish_name(finish: Option<FinishReason>) -> Option<&'static str> {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
     })
+}
+
+/// What a piece of a stream calls itself.
+fn chunk_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Chat => "chat.completion.chunk",
+        _ => "text_completion",
+    }
 }
 
 fn response_id(dialect: Dialect, id: RequestId) -> String {

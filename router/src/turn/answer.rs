@@ -27,6 +27,17 @@ pub(crate) struct Delta {
     pub(crate) stop_string: Option<usize>,
 }
 
+impl Delta {
+    /// Nothing, in the same memory.
+    pub(super) fn cleared(mut self, choice: u16) -> Self {
+        let Self { text, tokens, events, .. } = &mut self;
+        text.clear();
+        tokens.clear();
+        events.clear();
+        Self { choice, finish: None, stop_string: None, ..self }
+    }
+}
+
 /// An id of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct AnswerToken {
@@ -48,6 +59,8 @@ pub(crate) struct Answer {
     stops: StopStrings,
     /// Until the answer is complete.
     reader: Option<Reader>,
+    /// The text of one id, in memory that is used again and again.
+    piece: String,
     ends: Arc<HashSet<TokenId>>,
     /// Ids whose text is not certain yet, each with the place where its text begins.
     held: VecDeque<(u64, AnswerToken)>,
@@ -75,6 +88,7 @@ impl Answer {
             detokenizer: text.detokenizer(),
             stops: StopStrings::new(stops),
             reader,
+            piece: String::new(),
             ends,
             held: VecDeque::new(),
             produced: 0,
@@ -101,9 +115,9 @@ impl Answer {
         self.thought.min(self.released)
     }
 
-    /// Takes further ids in.
-    pub(crate) fn push(&mut self, new: NewTokens) -> Delta {
-        let mut delta = Delta { choice: self.choice, ..Delta::default() };
+    /// Takes further ids in; what they make certain is put into `spare`, which keeps its memory.
+    pub(crate) fn push(&mut self, new: NewTokens, spare: Delta) -> Delta {
+        let mut delta = spare.cleared(self.choice);
         let mut logprobs = new.logprobs.into_iter();
         for id in new.ids {
             let mut token = AnswerToken {
@@ -124,46 +138,53 @@ impl Answer {
             }
             token.is_marker =
                 self.reader.as_ref().is_some_and(|reader| reader.marker(id).is_some());
-            let text = self.text_of(id);
-            self.held.push_back((self.produced, token));
-            self.produced += text.len() as u64;
-            let step = self.stops.push(&text);
-            self.certain += step.text.len() as u64;
-            delta.text.push_str(&step.text);
-            let before = delta.events.size();
-            let reader = self.reader.as_mut();
-            let over = reader.is_some_and(|reader| {
-                let over = reader.read(&step.text, &mut delta.events);
-                self.thought += u64::from(reader.thinks());
-                over
-            });
-            let first = delta.tokens.len();
-            match step.hit {
-                Some(hit) => self.end_at(hit, &mut delta),
-                None => self.release(&mut delta),
-            }
-            if delta.events.size() != before {
-                let last = delta.events.size().0.checked_sub(1);
-                delta.tokens[first..].iter_mut().for_each(|token| token.event = last);
-            }
-            if over && !self.done {
-                self.held.clear();
-                delta.finish = Some(FinishReason::Stop);
-                self.close();
-            }
+            self.take(token, &mut delta);
         }
         delta
     }
 
-    /// The text that an id makes certain. Markers are text here, too: stop strings may be in them.
-    fn text_of(&mut self, id: TokenId) -> String {
-        let text = self.detokenizer.push(id);
-        let Some(reader) = &mut self.reader else { return text };
-        let Some(marker) = reader.marker(id) else { return text };
+    /// An id that is no end.
+    fn take(&mut self, token: AnswerToken, delta: &mut Delta) {
+        self.spell(token.id);
+        self.held.push_back((self.produced, token));
+        self.produced += self.piece.len() as u64;
+        let said = delta.text.len();
+        let hit = self.stops.push(&self.piece, &mut delta.text);
+        self.certain += (delta.text.len() - said) as u64;
+        let before = delta.events.size();
+        let over = self.reader.as_mut().is_some_and(|reader| {
+            let over = reader.read(&delta.text[said..], &mut delta.events);
+            self.thought += u64::from(reader.thinks());
+            over
+        });
+        let first = delta.tokens.len();
+        match hit {
+            Some(hit) => self.end_at(hit, delta),
+            None => self.release(delta),
+        }
+        if delta.events.size() != before {
+            let last = delta.events.size().0.checked_sub(1);
+            delta.tokens[first..].iter_mut().for_each(|token| token.event = last);
+        }
+        if over && !self.done {
+            self.held.clear();
+            delta.finish = Some(FinishReason::Stop);
+            self.close();
+        }
+    }
+
+    /// Puts the text that an id makes certain into `piece`. Markers are text here, too: stop strings
+    /// may be in them.
+    fn spell(&mut self, id: TokenId) {
+        self.piece.clear();
+        self.detokenizer.push_to(id, &mut self.piece);
+        let Some(reader) = &mut self.reader else { return };
+        let Some(marker) = reader.marker(id) else { return };
         // Before it there may be what is left of an incomplete character.
-        let before = text.strip_suffix(marker).unwrap_or(&text);
-        reader.note(self.produced + before.len() as u64, marker);
-        format!("{before}{marker}")
+        if !self.piece.ends_with(marker) {
+            self.piece.push_str(marker);
+        }
+        reader.note(self.produced + (self.piece.len() - marker.len()) as u64, marker);
     }
 
     /// Nothing that comes counts any more.
@@ -186,12 +207,11 @@ impl Answer {
             return delta;
         }
         let tail = self.detokenizer.finish();
-        let step = self.stops.finish(&tail);
+        let hit = self.stops.finish(&tail, &mut delta.text);
         if let Some(reader) = &mut self.reader {
-            reader.read(&step.text, &mut delta.events);
+            reader.read(&delta.text, &mut delta.events);
         }
-        delta.text = step.text;
-        if let Some(hit) = step.hit {
+        if let Some(hit) = hit {
             self.end_at(hit, &mut delta);
             return delta;
         }
@@ -241,7 +261,7 @@ mod tests {
 
     fn push(answer: &mut Answer, ids: &[TokenId]) -> (String, Vec<TokenId>, Option<FinishReason>) {
         let ids = ids.to_vec();
-        seen(answer.push(NewTokens { ids, ..NewTokens::default() }))
+        seen(answer.push(NewTokens { ids, ..NewTokens::default() }, Delta::default()))
     }
 
     fn seen(delta: Delta) -> (String, Vec<TokenId>, Option<FinishReason>) {

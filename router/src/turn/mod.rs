@@ -36,7 +36,9 @@ use baton_proto::ir::FinishReason;
 use moves::Moves;
 use report::Meter;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use tokio::time::Sleep;
 use voice::Reader;
 
 /// A turn that has been admitted and is being generated.
@@ -52,6 +54,8 @@ pub(crate) struct Turn {
     answers: Vec<Answer>,
     /// What is certain and has not been read.
     ready: VecDeque<Delta>,
+    /// One that has been read, for the memory it has.
+    spare: Delta,
     /// A token has arrived: from here on the turn cannot be moved.
     started: bool,
     /// The worker did not take it, and it is to be placed again.
@@ -63,6 +67,8 @@ pub(crate) struct Turn {
     /// What was computed ahead for this one.
     bought: Option<Bought>,
     failed: bool,
+    /// When the whole answer has to be there.
+    deadline: Pin<Box<Sleep>>,
     /// The turn's place among the requests in the house.
     _permit: Permit,
 }
@@ -97,6 +103,7 @@ impl Turn {
             why,
             answers,
             ready: VecDeque::new(),
+            spare: Delta::default(),
             started: false,
             homeless: false,
             moves,
@@ -104,6 +111,7 @@ impl Turn {
             ahead,
             bought: None,
             failed: false,
+            deadline: Box::pin(tokio::time::sleep_until(prepared.deadline)),
             prepared,
             _permit: permit,
         };
@@ -139,6 +147,11 @@ impl Turn {
         }
     }
 
+    /// Takes back what has been read, so that the next piece needs no memory of its own.
+    pub(crate) fn reuse(&mut self, delta: Delta) {
+        self.spare = delta;
+    }
+
     /// Every choice is complete, and everything about it has been read.
     pub(crate) fn is_complete(&self) -> bool {
         self.ready.is_empty() && self.answers.iter().all(Answer::is_done)
@@ -168,7 +181,7 @@ impl Turn {
         let update = tokio::select! {
             biased;
             update = self.route.recv() => update,
-            () = tokio::time::sleep_until(self.prepared.deadline) => return Err(TurnError::Deadline),
+            () = &mut self.deadline => return Err(TurnError::Deadline),
         };
         match update {
             Update::Admitted => {}
@@ -203,7 +216,7 @@ impl Turn {
             self.take_report(choice, report);
         }
         let answer = &mut self.answers[usize::from(choice)];
-        let delta = answer.push(tokens);
+        let delta = answer.push(tokens, std::mem::take(&mut self.spare));
         self.note(&delta);
         let stopped = delta.finish.is_some();
         if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {

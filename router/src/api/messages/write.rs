@@ -11,6 +11,7 @@ use crate::parse::Event;
 use crate::turn::{Breakpoint, Delta, Edited, Summary, Turn, call_id};
 use baton_proto::ids::RequestId;
 use baton_proto::ir::FinishReason;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -53,6 +54,24 @@ enum Kind {
     Text,
     Thinking,
     Call,
+}
+
+/// More of a block, written straight into the stream: a token costs no allocation.
+#[derive(Serialize)]
+struct BlockDelta<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    index: usize,
+    delta: More<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum More<'a> {
+    TextDelta { text: &'a str },
+    ThinkingDelta { thinking: &'a str },
+    InputJsonDelta { partial_json: &'a str },
+    SignatureDelta { signature: &'a str },
 }
 
 /// Where a stream is.
@@ -153,14 +172,14 @@ impl Writer {
             self.open(kind, &block, out);
         }
         let delta = match kind {
-            Kind::Text => json!({"type": "text_delta", "text": text}),
+            Kind::Text => More::TextDelta { text },
             Kind::Thinking => {
                 self.stream.thought.update(text.as_bytes());
-                json!({"type": "thinking_delta", "thinking": text})
+                More::ThinkingDelta { thinking: text }
             }
-            Kind::Call => json!({"type": "input_json_delta", "partial_json": text}),
+            Kind::Call => More::InputJsonDelta { partial_json: text },
         };
-        self.delta(&delta, out);
+        self.delta(delta, out);
     }
 
     fn open(&mut self, kind: Kind, block: &Value, out: &mut Vec<u8>) {
@@ -171,17 +190,16 @@ impl Writer {
         named(out, "content_block_start", &data);
     }
 
-    fn delta(&self, delta: &Value, out: &mut Vec<u8>) {
-        let index = self.stream.index;
-        let data = json!({"type": "content_block_delta", "index": index, "delta": delta});
-        named(out, "content_block_delta", &data);
+    fn delta(&self, delta: More<'_>, out: &mut Vec<u8>) {
+        let kind = "content_block_delta";
+        named(out, kind, &BlockDelta { kind, index: self.stream.index, delta });
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
         let Some(kind) = self.stream.open.take() else { return };
         if kind == Kind::Thinking {
             let signature = signature(&std::mem::take(&mut self.stream.thought));
-            self.delta(&json!({"type": "signature_delta", "signature": signature}), out);
+            self.delta(More::SignatureDelta { signature: &signature }, out);
         }
         let data = json!({"type": "content_block_stop", "index": self.stream.index});
         named(out, "content_block_stop", &data);

@@ -1,8 +1,9 @@
 //! The events of a stream, each with its number.
 
-use super::output::{Item, Kind};
+use super::output::{Item, ItemId, Kind};
 use crate::api::writer::named;
 use baton_proto::ids::RequestId;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Writes events.
@@ -10,6 +11,23 @@ pub(super) struct Events {
     request: RequestId,
     /// The number of the next one.
     next: u64,
+}
+
+/// More of an item's text, written straight into the stream: a token costs no allocation.
+#[derive(Serialize)]
+struct More<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    sequence_number: u64,
+    item_id: ItemId,
+    output_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary_index: Option<usize>,
+    delta: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<&'a [Value]>,
 }
 
 impl Events {
@@ -49,13 +67,29 @@ impl Events {
         (text, logprobs): (&str, &[Value]),
         out: &mut Vec<u8>,
     ) {
-        let Some(name) = words(item) else { return };
-        let mut data = self.place(item, index);
-        data["delta"] = json!(text);
-        if matches!(item.kind, Kind::Message) {
-            data["logprobs"] = json!(logprobs);
-        }
-        self.write(&format!("{name}.delta"), data, out);
+        let Some((name, _)) = words(item) else { return };
+        let (content_index, summary_index) = match item.kind {
+            Kind::Reasoning { summary: true } => (None, Some(0)),
+            Kind::Reasoning { summary: false } | Kind::Message => (Some(0), None),
+            Kind::Call { .. } => (None, None),
+        };
+        let sequence_number = self.number();
+        let more = More {
+            kind: name,
+            sequence_number,
+            item_id: item.id(self.request, index),
+            output_index: index,
+            content_index,
+            summary_index,
+            delta: text,
+            logprobs: matches!(item.kind, Kind::Message).then_some(logprobs),
+        };
+        named(out, name, &more);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
     }
 
     /// An item is complete, or cut off.
@@ -76,14 +110,13 @@ impl Events {
 
     fn end_text(&mut self, item: &Item, index: usize, out: &mut Vec<u8>) {
         let (place, said) = (self.place(item, index), item.said());
-        let Some(name) = words(item) else {
-            let name = "response.custom_tool_call_input";
+        let Some((_, name)) = words(item) else {
             let mut data = place.clone();
             data["delta"] = json!(said);
-            self.write(&format!("{name}.delta"), data, out);
+            self.write("response.custom_tool_call_input.delta", data, out);
             let mut data = place;
             data["input"] = json!(said);
-            return self.write(&format!("{name}.done"), data, out);
+            return self.write("response.custom_tool_call_input.done", data, out);
         };
         let mut data = place;
         match &item.kind {
@@ -97,7 +130,7 @@ impl Events {
             }
             Kind::Reasoning { .. } => data["text"] = json!(said),
         }
-        self.write(&format!("{name}.done"), data, out);
+        self.write(name, data, out);
     }
 
     /// Where an event belongs.
@@ -113,19 +146,25 @@ impl Events {
 
     fn write(&mut self, name: &str, mut data: Value, out: &mut Vec<u8>) {
         data["type"] = json!(name);
-        data["sequence_number"] = json!(self.next);
-        self.next += 1;
+        data["sequence_number"] = json!(self.number());
         named(out, name, &data);
     }
 }
 
-/// What the events about an item's text are called, where it comes piece by piece.
-fn words(item: &Item) -> Option<&'static str> {
-    match &item.kind {
-        Kind::Reasoning { summary: true } => Some("response.reasoning_summary_text"),
-        Kind::Reasoning { summary: false } => Some("response.reasoning_text"),
-        Kind::Message => Some("response.output_text"),
-        Kind::Call { name, .. } if name.is_custom => None,
-        Kind::Call { .. } => Some("response.function_call_arguments"),
-    }
+/// What the events about an item's text are called, more of it and its end, where it comes piece by
+/// piece.
+fn words(item: &Item) -> Option<(&'static str, &'static str)> {
+    Some(match &item.kind {
+        Kind::Reasoning { summary: true } => {
+            ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done")
+        }
+        Kind::Reasoning { summary: false } => {
+            ("response.reasoning_text.delta", "response.reasoning_text.done")
+        }
+        Kind::Message => ("response.output_text.delta", "response.output_text.done"),
+        Kind::Call { name, .. } if name.is_custom => return None,
+        Kind::Call { .. } => {
+            ("response.function_call_arguments.delta", "response.function_call_arguments.done")
+        }
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::tools::{Called, unwrapped};
 use baton_proto::ids::RequestId;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// Something that the model has said, or is saying.
@@ -32,6 +33,21 @@ pub(super) enum Status {
     CutOff,
 }
 
+/// The name of an item.
+#[derive(Clone, Copy)]
+pub(super) struct ItemId {
+    prefix: &'static str,
+    request: RequestId,
+    index: usize,
+}
+
+impl Serialize for ItemId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { prefix, request, index } = self;
+        serializer.collect_str(&format_args!("{prefix}_{request}{index:04x}"))
+    }
+}
+
 impl Status {
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -48,14 +64,14 @@ impl Item {
     }
 
     /// The item's own name, the same whenever it is asked for.
-    pub(super) fn id(&self, request: RequestId, index: usize) -> String {
+    pub(super) fn id(&self, request: RequestId, index: usize) -> ItemId {
         let prefix = match &self.kind {
             Kind::Reasoning { .. } => "rs",
             Kind::Message => "msg",
             Kind::Call { name, .. } if name.is_custom => "ctc",
             Kind::Call { .. } => "fc",
         };
-        format!("{prefix}_{request}{index:04x}")
+        ItemId { prefix, request, index }
     }
 
     /// The item as the interface writes it; one that has just begun has no part yet.
