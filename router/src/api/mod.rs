@@ -118,4 +118,6 @@ impl Dialect {
 }
 
 #[cfg(test)]
+mod steady;
+#[cfg(test)]
 mod tests;

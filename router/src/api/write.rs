@@ -413,3 +413,25 @@ fn usage(dialect: Dialect, summary: &Summary) -> Value {
     }
     usage
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::steady;
+
+    #[test]
+    fn a_piece_of_a_chat_costs_no_allocation() {
+        let mut writer = Writer {
+            dialect: Dialect::Chat,
+            delivery: Delivery { call_prefix: Some("call_"), ..Delivery::default() },
+            text: Arc::new(TextModel::synthetic(1000)),
+            id: "chatcmpl-1".to_owned(),
+            request: RequestId(1),
+            model: "m".to_owned(),
+            created: Duration::ZERO,
+            logprobs: false,
+            choices: vec![Choice::default()],
+        };
+        steady::assert_none_per_piece(&mut writer);
+    }
+}

@@ -139,6 +139,12 @@ impl Events {
         true
     }
 
+    /// Text, as a parser would have it.
+    #[cfg(test)]
+    pub(crate) fn say(&mut self, text: &str) {
+        self.text(text);
+    }
+
     pub(super) fn text(&mut self, text: &str) {
         self.more(Kind::Text, text);
     }

@@ -304,4 +304,21 @@ mod tests {
         assert_eq!(seen(last), (String::new(), vec![9], Some(FinishReason::Stop)));
         assert_eq!(answer.tokens(), 2);
     }
+
+    #[test]
+    fn an_id_costs_no_allocation() {
+        let mut answer = answer(&["never said"], &[]);
+        let mut spare = Delta::default();
+        let mut read = |answer: &mut Answer, count: u32| {
+            for id in 0..count {
+                // Ids come from outside, in memory of their own: the one allocation here.
+                let new = NewTokens { ids: vec![id % 1000], ..NewTokens::default() };
+                spare = answer.push(new, std::mem::take(&mut spare));
+                assert!(!spare.text.is_empty());
+            }
+        };
+        read(&mut answer, 1000);
+        let counted = allocation_counter::measure(|| read(&mut answer, 1000));
+        assert_eq!(counted.count_total, 1000, "{counted:?}");
+    }
 }

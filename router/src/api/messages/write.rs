@@ -326,3 +326,28 @@ impl AnswerWriter for Writer {
         if self.stream.begun { PING } else { COMMENT }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::steady;
+
+    #[test]
+    fn a_piece_of_a_message_costs_no_allocation() {
+        let mut writer = Writer {
+            id: RequestId(1),
+            model: "m".to_owned(),
+            delivery: Delivery::default(),
+            created: Duration::ZERO,
+            stop_strings: Vec::new(),
+            breakpoints: Vec::new(),
+            edited: Vec::new(),
+            ending: Ending::default(),
+            content: Vec::new(),
+            arguments: String::new(),
+            calls: 0,
+            stream: Stream::default(),
+        };
+        steady::assert_none_per_piece(&mut writer);
+    }
+}

@@ -273,3 +273,27 @@ fn usage(summary: &Summary) -> Value {
         "total_tokens": input + output,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::steady;
+
+    #[test]
+    fn a_piece_of_a_response_costs_no_allocation() {
+        let mut writer = Writer {
+            id: RequestId(1),
+            model: "m".to_owned(),
+            delivery: Delivery::default(),
+            echo: Arc::default(),
+            created: Duration::ZERO,
+            finish: None,
+            calls: 0,
+            items: Vec::new(),
+            open: false,
+            spoken: None,
+            events: Events::new(RequestId(1)),
+        };
+        steady::assert_none_per_piece(&mut writer);
+    }
+}
