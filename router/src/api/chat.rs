@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: the body to the internal request.
 
+use super::cache;
 use super::common::{self, Call, Mint, Parts};
 use super::fields::{self, Object};
 use super::tool_choice;
@@ -16,7 +17,8 @@ const CALL_PREFIX: &str = "call_";
 /// Parses a body. Fields that nobody here knows are ignored.
 pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
     let body = Object::new(body, "")?;
-    let chat = conversation(body, limits)?;
+    let mut chat = conversation(body, limits)?;
+    cache::mark(body, &mut chat.messages)?;
     let (max_tokens, max_tokens_param) = max_tokens(body)?;
     let parts = Parts {
         prompt: Prompt::Chat(chat),

@@ -1,5 +1,6 @@
 //! `POST /v1/completions`: the body to the internal request.
 
+use super::cache;
 use super::common::{self, Call, Mint, Parts};
 use super::fields::{self, Object};
 use crate::config::Limits;
@@ -15,6 +16,8 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
     let body = Object::new(body, "")?;
     refuse_unsupported(body)?;
+    // A text has no parts that could be marked.
+    cache::wanted(body)?;
     let prompt = prompt(body.get("prompt").ok_or_else(|| Invalid::missing("prompt"))?)?;
     let max_tokens =
         body.integer("max_tokens", 1, i64::from(i32::MAX))?.map(|tokens| tokens as u32);

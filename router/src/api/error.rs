@@ -1,5 +1,6 @@
 //! Errors in the shape of the OpenAI interface: `{"error":{"message","type","param","code"}}`.
 
+use super::body::UNSUPPORTED_MEDIA;
 use crate::error::{TurnError, clip};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -72,6 +73,9 @@ pub(super) fn class(error: &TurnError) -> (StatusCode, &'static str, &'static st
     const REQUEST: &str = "invalid_request_error";
     const SERVER: &str = "server_error";
     match error {
+        TurnError::Invalid(invalid) if invalid.code == UNSUPPORTED_MEDIA => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, invalid.code)
+        }
         TurnError::Invalid(invalid) => (StatusCode::BAD_REQUEST, REQUEST, invalid.code),
         TurnError::Unauthorized(_) => (StatusCode::UNAUTHORIZED, REQUEST, "invalid_api_key"),
         TurnError::UnknownModel(_) => (StatusCode::NOT_FOUND, REQUEST, "model_not_found"),

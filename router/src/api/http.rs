@@ -1,9 +1,9 @@
 //! The routes, and the way of a request from its bytes to its answer.
 
+use super::body::{json, read};
 use super::common::{Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::writer::AnswerWriter;
 use super::{Dialect, capabilities, error, explain, messages, models, sse, tokens};
-use crate::bodies::Held;
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
 use crate::intent::Said;
@@ -13,16 +13,12 @@ use crate::service::{Service, request_id};
 use crate::tenancy::Visitor;
 use crate::turn::{self, Turn};
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use baton_node::clock::unix_time;
-use baton_node::serve::BodyFault;
 use baton_proto::ids::RequestId;
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use http_body_util::BodyExt;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +155,7 @@ async fn begin(
     service.admit(&mut permit, &visitor)?;
     let placing = placing(service, request.headers())?;
     let mint = mint(service, id, &visitor, request.headers())?;
-    let (body, held) = read(service, request.into_body()).await?;
+    let (body, held) = read(service, request).await?;
     let deadline = mint.deadline;
     let parse = move |config: &Config| parse(dialect, &body, &mint, config);
     let (prepared, delivery) = service.prepare(deadline, parse).await?;
@@ -221,23 +217,6 @@ fn tenant(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
     }
 }
 
-/// The whole body; its limits in size and time are the server's.
-pub(super) async fn read(service: &Service, mut body: Body) -> Result<(Bytes, Held), TurnError> {
-    let (mut whole, mut held) = (BytesMut::new(), service.bodies().enter());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match BodyFault::find(&error) {
-            Some(BodyFault::TooLarge) => TurnError::BodyTooLarge,
-            Some(BodyFault::TooSlow) => TurnError::BodyTooSlow,
-            None => TurnError::BodyBroken(error.to_string()),
-        })?;
-        if let Ok(data) = frame.into_data() {
-            held.grow(data.len())?;
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok((whole.freeze(), held))
-}
-
 /// The body of a request to what it asks for.
 pub(crate) fn parse(
     dialect: Dialect,
@@ -246,15 +225,6 @@ pub(crate) fn parse(
     config: &Config,
 ) -> Result<Call, TurnError> {
     Ok(dialect.parse(&json(body)?, mint, &config.limits)?)
-}
-
-/// The body as JSON.
-pub(super) fn json(body: &[u8]) -> Result<Value, Invalid> {
-    serde_json::from_slice(body).map_err(|error| Invalid {
-        param: None,
-        code: "invalid_json",
-        message: format!("The request body is not valid JSON: {error}."),
-    })
 }
 
 /// Waits for the whole answer.

@@ -6,6 +6,8 @@
 //! ([`sse`]).
 
 mod audit;
+mod body;
+mod cache;
 mod capabilities;
 mod chat;
 mod chunk;
@@ -100,6 +102,7 @@ impl Dialect {
     fn refusal(self, error: &TurnError, id: RequestId) -> Response {
         match self {
             Self::Messages => messages::refusal(error, Some(id)),
+            Self::Responses => responses::refusal(error),
             _ => error.into_response(),
         }
     }

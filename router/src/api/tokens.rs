@@ -1,10 +1,11 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them: what a prompt is in ids, by the model's own
 //! template and tokenizer, and what ids read. Nothing is started for either.
 
+use super::body::{json, read};
 use super::chat;
 use super::completions::{prompt, token_ids};
 use super::fields::Object;
-use super::http::{identify, json, read};
+use super::http::identify;
 use crate::config::Limits;
 use crate::error::{Invalid, TurnError};
 use crate::metrics::RequestCount;
@@ -54,7 +55,7 @@ where
     let mut permit = service.enter()?;
     let visitor = identify(service, request.headers())?;
     service.admit(&mut permit, &visitor)?;
-    let (body, _held) = read(service, request.into_body()).await?;
+    let (body, _held) = read(service, request).await?;
     answer(service.clone(), visitor.scope(), body).await
 }
 

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "a module of tests, not an interface")]
 
 pub mod client;
+pub mod raw;
 pub mod stage;
 pub mod worker;
 

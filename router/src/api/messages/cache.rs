@@ -1,8 +1,9 @@
 //! What a client wants to be kept: `cache_control`, wherever it may stand.
 
+use crate::api::cache::{last_part, wanted};
 use crate::api::fields::Object;
 use crate::error::Invalid;
-use baton_proto::ir::{CacheTtl, Content, Message};
+use baton_proto::ir::{CacheTtl, Message};
 
 /// The interface's own bound.
 const MARKS_MAX: usize = 4;
@@ -69,11 +70,9 @@ impl Marks {
         body: Object<'_>,
         messages: &mut [Message],
     ) -> Result<(), Invalid> {
+        let wished = wanted(body)?;
         if let Some(ttl) = self.read(body)? {
-            let parts = messages.iter_mut().rev().flat_map(|m| m.parts.iter_mut().rev());
-            let mut full = parts
-                .filter(|part| !matches!(&part.content, Content::Text(text) if text.is_empty()));
-            if let Some(part) = full.next() {
+            if let Some(part) = last_part(messages) {
                 match part.cache {
                     // The block says the same itself.
                     Some(own) if own == ttl => self.count -= 1,
@@ -85,6 +84,15 @@ impl Marks {
                     None => part.cache = Some(ttl),
                 }
             }
+        }
+        // In a vendor's words it is a wish, which is no reason to refuse a request.
+        else if let Some(ttl) = wished
+            && let Some(part) = last_part(messages)
+            && part.cache.is_none()
+            && self.count < MARKS_MAX
+            && self.last.is_none_or(|last| last >= ttl)
+        {
+            part.cache = Some(ttl);
         }
         if self.count > MARKS_MAX {
             let message = format!(

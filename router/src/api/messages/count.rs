@@ -4,7 +4,8 @@
 use super::error::refusal;
 use super::request::counted;
 use crate::api::Dialect;
-use crate::api::http::{identify, json, read};
+use crate::api::body::{json, read};
+use crate::api::http::identify;
 use crate::error::TurnError;
 use crate::metrics::RequestCount;
 use crate::service::{Service, request_id};
@@ -47,7 +48,7 @@ async fn count(service: &Arc<Service>, request: Request) -> Result<Counted, Turn
     let mut permit = service.enter()?;
     let visitor = identify(service, request.headers())?;
     service.admit(&mut permit, &visitor)?;
-    let (body, _held) = read(service, request.into_body()).await?;
+    let (body, _held) = read(service, request).await?;
     let parse = move |config: &crate::config::Config| {
         let (name, chat) = counted(&json(&body)?, &config.limits)?;
         Ok((name, Prompt::Chat(chat)))

@@ -3,6 +3,7 @@
 use super::request::parse;
 use crate::api::chat;
 use crate::api::common::Call;
+use crate::api::responses;
 use crate::api::tests::{mint, refusal, spelled};
 use crate::config::Limits;
 use crate::error::Invalid;
@@ -202,6 +203,31 @@ fn a_directive_of_the_request_marks_its_last_block() {
     let four: Vec<_> = ["a", "b", "c", "d"].into_iter().map(block).collect();
     let messages = json!([{"role": "user", "content": four}]);
     read(&with(&json!({"messages": messages, "cache_control": minutes}))).expect("a call");
+}
+
+#[test]
+fn a_wish_in_a_vendors_words_marks_the_last_block_in_every_dialect() {
+    let marked = |ttl: &str| json!({"type": "ephemeral", "ttl": ttl});
+    let wish = json!({"cache_control": marked("2h")});
+    let last = |chat: &Chat| chat.messages.last().and_then(|last| last.parts.last()?.cache);
+    let mut one = json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]});
+    one["nvext"] = wish.clone();
+    let (mint, limits) = (mint(), Limits::default());
+    let asked = chat_of(chat::parse(&one, &mint, &limits).expect("a chat"));
+    assert_eq!(last(&asked), Some(CacheTtl::Hour1));
+    one["input"] = json!("hi");
+    let asked = chat_of(responses::parse(&one, &mint, &limits).expect("a response"));
+    assert_eq!(last(&asked), Some(CacheTtl::Hour1));
+    assert_eq!(last(&chat(&json!({"nvext": wish}))), Some(CacheTtl::Hour1));
+    // It gives way to what the interface itself has been told.
+    let block = json!({"type": "text", "text": "x", "cache_control": marked("5m")});
+    let own = json!([{"role": "user", "content": [block, {"type": "text", "text": "y"}]}]);
+    for (fields, expected) in [
+        (json!({"nvext": wish, "cache_control": marked("5m")}), Some(CacheTtl::Minutes5)),
+        (json!({"nvext": wish, "messages": own}), None),
+    ] {
+        assert_eq!(last(&chat(&fields)), expected, "{fields}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::tools::{self, Catalogue};
 use super::write::Echo;
 use super::{items, tools::Names};
+use crate::api::cache;
 use crate::api::common::{self, Call, Mint, clip};
 use crate::api::fields::{self, Object};
 use crate::api::hints;
@@ -52,7 +53,8 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
     refuse_unsupported(body)?;
     let mut tools = Catalogue::new(limits);
     tools.read(body.array("tools")?.unwrap_or(&[]), "tools")?;
-    let messages = items::messages(body, limits, &mut tools)?;
+    let mut messages = items::messages(body, limits, &mut tools)?;
+    cache::mark(body, &mut messages)?;
     let reasoning = Reasoning::read(body)?;
     let Catalogue { tools, names, ignored, .. } = tools;
     let mut template_args = common::template_args(body)?;
