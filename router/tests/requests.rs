@@ -326,10 +326,14 @@ async fn requests_are_counted_by_interface_and_status() {
     let house = House::start(&[], |_| {});
     house.post("/v1/completions", &json!({})).await;
     house.post("/v1/chat/completions", &json!({})).await;
+    house.get("/v2/models").await;
+    house.get("/v1/messages").await;
     let text = house.get("/metrics").await.body;
     for line in [
         "baton_requests_total{api=\"completions\",code=\"400\"} 1",
         "baton_requests_total{api=\"chat_completions\",code=\"400\"} 1",
+        "baton_requests_total{api=\"none\",code=\"404\"} 1",
+        "baton_requests_total{api=\"none\",code=\"405\"} 1",
     ] {
         assert!(
             text.as_str().unwrap().lines().any(|found| found == line),

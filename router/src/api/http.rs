@@ -46,11 +46,21 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
         // Some clients look first whether anybody is there.
         .route("/", get(async || "baton\n"))
-        .fallback(async |method: Method, uri: Uri| not_found(&method, uri.path()))
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            wrong_method(&method, uri.path())
+        .fallback(async |service: State<Arc<Service>>, method: Method, uri: Uri| {
+            unserved(&service, not_found(&method, uri.path()))
         })
+        .method_not_allowed_fallback(
+            async |service: State<Arc<Service>>, method: Method, uri: Uri| {
+                unserved(&service, wrong_method(&method, uri.path()))
+            },
+        )
         .with_state(service)
+}
+
+/// Counts what belongs to no interface: a client that asks for it may lack something here.
+fn unserved(service: &Service, response: Response) -> Response {
+    service.metrics().request("none", response.status().as_u16());
+    response
 }
 
 /// A path that is not served, in the words of the dialect that it looks like.
