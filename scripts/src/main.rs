@@ -23,6 +23,7 @@ cargo xtask gate                 the same with the tests' long forms, before a r
 cargo xtask tidy [--no-clippy]   the rules of the house, formatting and lints
 cargo xtask test [--e2e]         the tests of all crates, or those that start whole clusters
 cargo xtask clients              the Python clients against a cluster of this build
+cargo xtask clients --agents     a tool loop of each coding agent from npm, on the scripted engine
 cargo xtask rdma                 what talks to an RDMA card, on soft-RoCE in a virtual machine
 cargo xtask vm -- COMMAND        a command in a virtual machine with an RDMA device (`vm --help`)
 cargo xtask gen [--check]        the generated code of proto (needs `--features gen`)";
@@ -38,7 +39,10 @@ fn main() -> ExitCode {
         ["tidy", "--no-clippy"] => tidy::run(&root, false),
         ["test"] => test::run(&root, test::Part::Rooms),
         ["test", "--e2e"] => test::run(&root, test::Part::EndToEnd),
-        ["clients"] => return or_skipped("the client tests", clients::run(&root)),
+        ["clients"] => return or_skipped("the client tests", clients::python::run(&root)),
+        ["clients", "--agents"] => return or_skipped("the agents", clients::agents::run(&root)),
+        // What it runs itself, in a network of its own.
+        ["clients", clients::agents::INSIDE] => clients::agents::inside(&root),
         ["rdma"] => return or_skipped("the RDMA tests", rdma::run(&root)),
         ["vm", "--help" | "-h"] => {
             println!("{}", vm::USAGE);

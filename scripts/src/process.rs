@@ -3,11 +3,47 @@
 //! in /proc.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::io;
-use std::process::{Child, ExitStatus};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
+
+/// Of a child's output so much is read, from the beginning.
+const OUTPUT_BYTES_MAX: u64 = 4 << 20;
+
+/// What a child process came to.
+pub(crate) struct Ended {
+    /// None if it had to be killed.
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+/// Runs a command to its end, or until it is killed with its descendants after `max`. Its output
+/// goes through files in `folder`: a pipe that a descendant holds open would have to be waited for.
+pub(crate) fn output(command: &mut Command, folder: &Path, max: Duration) -> io::Result<Ended> {
+    let (out, err) = (folder.join("stdout.txt"), folder.join("stderr.txt"));
+    command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
+    let mut running = Running::new(command.spawn()?);
+    let status = running.wait(max)?;
+    drop(running);
+    Ok(Ended { status, stdout: text(&out)?, stderr: text(&err)? })
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// A child process. Dropping it while it runs kills it with all its descendants.
 pub(crate) struct Running {
@@ -92,12 +128,24 @@ fn parent_of(stat: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
 
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
         assert_eq!(parent_of("12 (a) b ) S 7 12 12"), Some(7));
         assert_eq!(parent_of("garbage"), None);
+    }
+
+    #[test]
+    fn output_comes_with_how_it_ended() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let max = Duration::from_mins(1);
+        let script = "echo said; echo wrong >&2; exit 3";
+        let ended = output(Command::new("sh").args(["-c", script]), folder.path(), max)?;
+        assert_eq!(ended.status.and_then(|status| status.code()), Some(3));
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("said\n", "wrong\n"));
+        let late = output(Command::new("sleep").arg("100"), folder.path(), Duration::ZERO)?;
+        assert!(late.status.is_none() && !late.success());
+        Ok(())
     }
 
     #[test]

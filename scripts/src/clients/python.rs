@@ -1,22 +1,13 @@
-//! `cargo xtask clients`: other people's clients against a real cluster. Makes a virtual
-//! environment with pinned packages, starts `baton up` on a free port, and runs tests/clients.
+//! The Python clients: makes a virtual environment with pinned packages, starts a cluster, and runs
+//! tests/clients.
 
+use super::cluster::Cluster;
+use super::{binary, succeed, target};
 use crate::failure::{Failure, Stop};
-use crate::process::Running;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::sync_channel;
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
 
 const TESTS: &str = "tests/clients";
-/// What `baton up` begins its one line with once requests are welcome.
-const READY: &str = "ready: ";
-/// The debug build loads the tiny checkpoint in a second or two.
-const READY_MAX: Duration = Duration::from_mins(1);
-/// An idle cluster has nothing to drain.
-const DRAIN_MAX: Duration = Duration::from_secs(15);
 
 /// Runs all client tests.
 pub(crate) fn run(root: &Path) -> Result<(), Stop> {
@@ -24,7 +15,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Stop> {
     // The same units with the same features as the tests, which have been built already in CI.
     let units = ["build", "--workspace", "--bins", "--tests"];
     succeed("cargo build", Command::new("cargo").args(units).current_dir(root).status()?)?;
-    let cluster = Cluster::start(root)?;
+    let cluster = Cluster::start(root, &[])?;
     let tested = Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS])
         .current_dir(root)
@@ -83,83 +74,9 @@ fn unreachable(said: &str) -> bool {
     signs.iter().chain(&more).any(|sign| said.contains(sign))
 }
 
-fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
-}
-
-fn binary(root: &Path) -> PathBuf {
-    target(root).join("debug/baton")
-}
-
-fn succeed(what: &str, status: ExitStatus) -> Result<(), Failure> {
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::new(format!("{what} failed: {status}")))
-}
-
-/// A running `baton up`.
-struct Cluster {
-    up: Running,
-    url: String,
-}
-
-impl Cluster {
-    fn start(root: &Path) -> Result<Self, Failure> {
-        let mut child = Command::new(binary(root))
-            .args(["up", "--listen", "127.0.0.1:0", "--prefill", "1", "--decode", "1"])
-            .current_dir(root)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (found, url) = sync_channel(1);
-        if let Some(out) = child.stdout.take() {
-            // Reads to the end, so that the cluster never blocks on a full pipe.
-            thread::spawn(move || {
-                for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    println!("baton up: {line}");
-                    if let Some(url) = ready(&line) {
-                        let _ = found.try_send(url);
-                    }
-                }
-            });
-        }
-        let up = Running::new(child);
-        // Ends early, too, when the process has closed its output.
-        let Ok(url) = url.recv_timeout(READY_MAX) else {
-            let message = format!("`baton up` printed no `{READY}` line; its words are above");
-            return Err(Failure::new(message));
-        };
-        Ok(Self { up, url })
-    }
-
-    /// Asks the cluster to drain, as Ctrl-C does, and waits for it.
-    fn stop(mut self) -> Result<(), Failure> {
-        self.up.terminate();
-        let seconds = DRAIN_MAX.as_secs();
-        let late = || Failure::new(format!("`baton up` did not drain within {seconds} s"));
-        let status = self.up.wait(DRAIN_MAX)?.ok_or_else(late)?;
-        succeed("`baton up` after SIGTERM", status)
-    }
-}
-
-/// The address in a ready line.
-fn ready(line: &str) -> Option<String> {
-    let url = line.strip_prefix(READY)?.split_whitespace().next()?;
-    url.starts_with("http://").then(|| url.trim_end_matches('/').to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_is_read_from_the_ready_line_only() {
-        let line = "ready: http://127.0.0.1:8000  curl http://127.0.0.1:8000/v1/models";
-        assert_eq!(ready(line).as_deref(), Some("http://127.0.0.1:8000"));
-        assert_eq!(ready("not ready: http://127.0.0.1:8000"), None);
-        assert_eq!(ready("ready: soon"), None);
-    }
 
     #[test]
     fn a_missing_network_is_told_from_a_missing_package() {
