@@ -15,7 +15,7 @@ secret_file = "{folder}/secret"
 [serve]
 listen = "127.0.0.1:{port}"
 [model]
-name = "witness"
+{model}
 engine = "witness"
 step_latency = "{step_us} us"
 prefill_token_latency = "{token_us} us"
@@ -33,8 +33,8 @@ secret_file = "{folder}/secret"
 [serve]
 listen = "127.0.0.1:{port}"
 [model]
-name = "witness"
-synthetic_vocab = 32000
+{model}
+{text}
 [log]
 filter = "warn"
 {extra}
@@ -48,11 +48,19 @@ def free_port():
 
 
 class Cluster:
-    """Its processes, until the end of a `with`."""
+    """Its processes, until the end of a `with`.
 
-    def __init__(self, baton, step_us, token_us, prefill=1, decode=1, routers=1, router_extra=""):
+    `model` is the folder whose tokenizer and template count; without one, texts are made up.
+    `cores` pins the routers to the first of two cores and the workers to the other."""
+
+    def __init__(
+        self, baton, step_us, token_us, prefill=1, decode=1, routers=1, router_extra="",
+        limits="", model=None, cores=None,
+    ):  # fmt: skip
         self.folder = tempfile.TemporaryDirectory(prefix="baton-bench-")
-        self.started, self.urls = [], []
+        self.started, self.urls, self.router_pids, self.cores = [], [], [], cores
+        named = f'dir = "{Path(model).resolve()}"\nname = "witness"' if model else 'name = "witness"'
+        invented = "" if model else "synthetic_vocab = 32000"
         folder = Path(self.folder.name)
         secret = folder / "secret"
         secret.touch(0o600)
@@ -61,20 +69,24 @@ class Cluster:
         for kind, count in (("prefill", prefill), ("decode", decode)):
             for number in range(count):
                 name, port = f"{kind}-{number}", free_port()
-                limits = "chunk_tokens = 2048" if kind == "prefill" else ""
-                times = dict(step_us=step_us, token_us=token_us)
-                text = WORKER.format(name=name, folder=folder, port=port, limits=limits, **times)
+                own = "chunk_tokens = 2048" if kind == "prefill" else limits
+                told = dict(step_us=step_us, token_us=token_us, model=named, limits=own)
+                text = WORKER.format(name=name, folder=folder, port=port, **told)
                 self._start(baton, kind, folder / f"{name}.toml", text)
                 peers.append(f'[[{kind}]]\nuri = "http://127.0.0.1:{port}"\n')
         for number in range(routers):
             port = free_port()
-            text = ROUTER.format(folder=folder, port=port, extra=router_extra) + "".join(peers)
+            told = dict(model=named, text=invented, extra=router_extra)
+            text = ROUTER.format(folder=folder, port=port, **told) + "".join(peers)
             self._start(baton, "router", folder / f"router-{number}.toml", text)
+            self.router_pids.append(self.started[-1].pid)
             self.urls.append(f"http://127.0.0.1:{port}")
 
     def _start(self, baton, kind, path, text):
         path.write_text(text)
         command = [baton, kind, "--config", path]
+        if self.cores:
+            command = ["taskset", "-c", str(self.cores[kind != "router"])] + command
         self.started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
 
     def computed_tokens(self):
