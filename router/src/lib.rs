@@ -35,6 +35,8 @@ mod tenancy;
 mod text_pool;
 mod turn;
 
+#[doc(hidden)]
+pub use api::{Decoded, Decoder, Refused, decode};
 pub use config::Config;
 
 use baton_node::admin::{self, Health, State};

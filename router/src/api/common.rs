@@ -128,7 +128,8 @@ fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
     let Some(format) = body.get("response_format") else { return Ok(()) };
     let kind = Object::new(format, "response_format")?.required_string("type")?;
     if kind != "text" {
-        let message = format!("'response_format.type': `{kind}` is not supported; only `text` is.");
+        let message =
+            format!("'response_format.type': `{}` is not supported; only `text` is.", clip(kind));
         return Err(Invalid::unsupported("response_format.type", message));
     }
     Ok(())

@@ -13,6 +13,7 @@ mod chat;
 mod chunk;
 mod common;
 mod completions;
+mod decode;
 mod error;
 mod explain;
 mod extra;
@@ -32,6 +33,7 @@ mod writer;
 
 pub(crate) use audit::audit_line;
 pub(crate) use common::{Call, Delivery, Mint};
+pub use decode::{Decoded, Decoder, Refused, decode};
 pub(crate) use error::status;
 pub(crate) use explain::decision_line;
 pub(crate) use http::{parse, routes};

@@ -14,6 +14,8 @@ const MARKS_MAX: usize = 4;
 pub(super) struct Marks {
     count: usize,
     last: Option<CacheTtl>,
+    /// Where the first one stands that is more than may be.
+    beyond: Option<String>,
 }
 
 impl Marks {
@@ -46,6 +48,9 @@ impl Marks {
         }
         self.last = Some(ttl);
         self.count += 1;
+        if self.count == MARKS_MAX + 1 {
+            self.beyond = Some(path);
+        }
         Ok(Some(ttl))
     }
 
@@ -94,12 +99,13 @@ impl Marks {
         {
             part.cache = Some(ttl);
         }
-        if self.count > MARKS_MAX {
+        if let Some(path) = self.beyond.filter(|_| self.count > MARKS_MAX) {
             let message = format!(
-                "A maximum of {MARKS_MAX} blocks with cache_control may be provided. Found {}.",
+                "A maximum of {MARKS_MAX} blocks with cache_control may be provided. Found {}; '{path}' \
+                 is one too many.",
                 self.count
             );
-            return Err(Invalid::value("cache_control", message));
+            return Err(Invalid::value(path, message));
         }
         Ok(())
     }

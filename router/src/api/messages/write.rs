@@ -67,6 +67,7 @@ struct BlockDelta<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the interface's names")]
 enum More<'a> {
     TextDelta { text: &'a str },
     ThinkingDelta { thinking: &'a str },

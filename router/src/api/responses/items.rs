@@ -57,6 +57,10 @@ pub(super) fn messages(
             ));
         }
     }
+    if all.messages.is_empty() {
+        let message = "Invalid 'input': none of its items says anything to the model.";
+        return Err(Invalid::value("input", message));
+    }
     Ok(all.messages)
 }
 

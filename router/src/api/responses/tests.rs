@@ -134,6 +134,7 @@ fn bad_responses_are_refused_with_the_field_named() {
         json!({"input": []}),
         json!({"input": 5}),
         json!({"instructions": 5}),
+        item(json!({"type": "web_search_call"})),
         item(json!("x")),
         item(json!({"content": "x"})),
         item(json!({"role": "robot", "content": "x"})),

@@ -1,0 +1,7 @@
+//! Fuzzes the decoder of bodies of responses.
+#![no_main]
+
+#[path = "../decoders.rs"]
+mod decoders;
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| decoders::check(baton_router::Decoder::Responses, body));
