@@ -91,9 +91,7 @@ impl Body {
         if missing.is_empty() {
             missing.push_str("{}");
         }
-        if warning != Warning::Unfinished {
-            self.scanner.rest(rest);
-        }
+        self.scanner.rest(rest);
         out.warning(warning);
         out.call_end(&missing);
     }

@@ -160,7 +160,7 @@ impl Envelope {
 
     /// The output ends here.
     pub(super) fn finish(&mut self, out: &mut Events) -> Flow {
-        if !self.begun {
+        if !self.begun && !self.begin_without_arguments(out) {
             return Flow::Reject(Some(Warning::Unfinished));
         }
         if self.arguments == Seen::Whole {
@@ -183,9 +183,7 @@ impl Envelope {
             Seen::Whole => {}
             Seen::Begun => {
                 self.scanner.missing(&mut missing);
-                if !matches!(warning, Warning::Unfinished) {
-                    self.scanner.rest(&mut self.raw);
-                }
+                self.scanner.rest(&mut self.raw);
             }
         }
         out.warning(warning);
@@ -193,22 +191,28 @@ impl Envelope {
         Flow::Cut
     }
 
-    /// Announces the call if it is certain to be one.
+    /// Announces the call if it is certain to be one: what has other arguments than an object is none.
     fn begin(&mut self, out: &mut Events) -> Flow {
         let Some(name) = self.name.as_deref().filter(|_| !self.begun) else { return Flow::More };
-        if let Some(tools) = &self.only {
-            if !tools.has(name) {
-                return Flow::Reject(Some(Warning::Malformed));
-            }
-            if self.arguments == Seen::Nothing {
-                return Flow::More;
-            }
+        if self.only.as_ref().is_some_and(|tools| !tools.has(name)) {
+            return Flow::Reject(Some(Warning::Malformed));
         }
+        if self.arguments != Seen::Nothing {
+            out.call_begin(name);
+            out.arguments(&self.held);
+            self.begun = true;
+            self.raw.clear();
+        }
+        Flow::More
+    }
+
+    /// Announces the call where no arguments can follow any more; whether it is one.
+    fn begin_without_arguments(&mut self, out: &mut Events) -> bool {
+        let Some(name) = self.name.as_deref().filter(|_| self.only.is_none()) else { return false };
         out.call_begin(name);
-        out.arguments(&self.held);
         self.begun = true;
         self.raw.clear();
-        Flow::More
+        true
     }
 
     fn end(&mut self, out: &mut Events) {
@@ -258,7 +262,7 @@ impl Envelope {
                 return (0, Flow::More);
             }
             (State::FirstKey | State::After, b'}') => {
-                if !self.begun {
+                if !self.begun && !self.begin_without_arguments(out) {
                     return (0, Flow::Reject(Some(Warning::Malformed)));
                 }
                 self.end(out);

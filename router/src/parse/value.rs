@@ -181,8 +181,10 @@ impl Value {
 
     /// What was read of the value and not said.
     pub(super) fn rest(&self, out: &mut String) {
-        if self.mode == Mode::Streamed {
-            self.scanner.rest(out);
+        match self.mode {
+            Mode::Text => {}
+            Mode::Json | Mode::Nullable => out.push_str(&self.raw),
+            Mode::Streamed => self.scanner.rest(out),
         }
     }
 

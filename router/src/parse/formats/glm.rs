@@ -194,9 +194,6 @@ impl Glm {
             self.value.missing(&mut missing);
         }
         missing.push('}');
-        if warning == Warning::Unfinished {
-            self.raw.clear();
-        }
         out.warning(warning);
         out.call_end(&missing);
         Flow::Cut
@@ -246,8 +243,15 @@ impl Call for Glm {
 
     fn finish(&mut self, out: &mut Events) -> Flow {
         let released = self.markers.release();
+        if matches!(self.state, State::Between | State::Value) {
+            // The key has been said.
+            self.raw.clear();
+        }
+        if self.state == State::Value {
+            self.value.rest(&mut self.raw);
+        }
+        self.raw.push_str(released);
         if self.state == State::Name {
-            self.raw.push_str(released);
             return Flow::Reject(Some(Warning::Unfinished));
         }
         self.cut(Warning::Unfinished, out)

@@ -292,9 +292,6 @@ impl QwenCoder {
             self.value.missing(&mut missing);
         }
         missing.push('}');
-        if warning == Warning::Unfinished {
-            self.raw.clear();
-        }
         out.warning(warning);
         out.call_end(&missing);
         Flow::Cut
@@ -352,12 +349,15 @@ impl Call for QwenCoder {
 
     fn finish(&mut self, out: &mut Events) -> Flow {
         let released = self.markers.release();
-        if matches!(self.state, State::Open | State::Name) {
-            self.raw.push_str(released);
-            return Flow::Reject(Some(Warning::Unfinished));
-        }
-        if self.state == State::AfterValue && self.value.end(out).is_ok() {
+        if self.state == State::Value {
+            self.value.rest(&mut self.raw);
+        } else if self.state == State::AfterValue && self.value.end(out).is_ok() {
             self.state = State::Function;
+            self.raw.clear();
+        }
+        self.raw.push_str(released);
+        if matches!(self.state, State::Open | State::Name) {
+            return Flow::Reject(Some(Warning::Unfinished));
         }
         self.cut(Warning::Unfinished, out)
     }

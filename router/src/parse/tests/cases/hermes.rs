@@ -141,7 +141,7 @@ const CASES: [Case; 32] = [
         "arguments that are no object",
         Tools,
         "<tool_call>{\"name\": \"x\", \"arguments\": [1]}</tool_call>.",
-        &[call("x"), warn(Malformed), cut("{}"), Text("[1]}.")],
+        &[warn(Malformed), Text("<tool_call>{\"name\": \"x\", \"arguments\": [1]}</tool_call>.")],
     ),
     case(
         "arguments that break off",
@@ -153,25 +153,25 @@ const CASES: [Case; 32] = [
         "ends in a string",
         Tools,
         "<tool_call>{\"name\": \"x\", \"arguments\": {\"a\": \"rm -rf /tm\\u00",
-        &[call("x"), Args("{\"a\": \"rm -rf /tm"), warn(Unfinished), cut("\"}")],
+        &[call("x"), Args("{\"a\": \"rm -rf /tm"), warn(Unfinished), cut("\"}"), Text("\\u00")],
     ),
     case(
         "ends in a key",
         Tools,
         "<tool_call>{\"name\": \"x\", \"arguments\": {\"a\": [{\"b\": 1}, 2], \"lo",
-        &[call("x"), Args("{\"a\": [{\"b\": 1}, 2]"), warn(Unfinished), cut("}")],
+        &[call("x"), Args("{\"a\": [{\"b\": 1}, 2]"), warn(Unfinished), cut("}"), Text(", \"lo")],
     ),
     case(
         "ends in a literal",
         Tools,
         "<tool_call>{\"name\": \"x\", \"arguments\": {\"a\": tru",
-        &[call("x"), Args("{"), warn(Unfinished), cut("}")],
+        &[call("x"), Args("{"), warn(Unfinished), cut("}"), Text("\"a\": tru")],
     ),
     case(
         "ends in a number",
         Tools,
         "<tool_call>{\"name\": \"x\", \"arguments\": {\"a\": [12.",
-        &[call("x"), Args("{\"a\": [12"), warn(Unfinished), cut("]}")],
+        &[call("x"), Args("{\"a\": [12"), warn(Unfinished), cut("]}"), Text(".")],
     ),
     case(
         "ends before the arguments",
