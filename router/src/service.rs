@@ -230,11 +230,11 @@ impl Service {
     /// What ids read, markers included; on a thread for text.
     pub(crate) async fn words(
         self: &Arc<Self>,
-        parse: impl FnOnce() -> Result<(String, Vec<TokenId>), TurnError> + Send + 'static,
+        parse: impl FnOnce(&Config) -> Result<(String, Vec<TokenId>), TurnError> + Send + 'static,
     ) -> Result<String, TurnError> {
         let service = self.clone();
         let work = move || {
-            let (name, ids) = parse()?;
+            let (name, ids) = parse(&service.config)?;
             service.model(&name)?;
             let known = service.text.check_ids(&ids);
             known

@@ -2,6 +2,7 @@
 
 use super::cache;
 use super::common::{self, Call, Mint, Parts};
+use super::contract::CHAT;
 use super::fields::{self, Object};
 use super::tool_choice;
 use crate::config::Limits;
@@ -16,7 +17,7 @@ const CALL_PREFIX: &str = "call_";
 
 /// Parses a body. Fields that nobody here knows are ignored.
 pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
-    let body = Object::new(body, "")?;
+    let body = Object::body(body, &CHAT, limits)?;
     let mut chat = conversation(body, limits)?;
     cache::mark(body, &mut chat.messages)?;
     let (max_tokens, max_tokens_param) = max_tokens(body)?;
@@ -24,7 +25,7 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
         prompt: Prompt::Chat(chat),
         max_tokens,
         max_tokens_param,
-        logprobs: logprobs(body, limits)?,
+        logprobs: logprobs(body)?,
     };
     let mut call = common::call(body, parts, mint, limits)?;
     call.delivery.call_prefix = Some(CALL_PREFIX);
@@ -33,7 +34,6 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
 
 /// The conversation alone.
 pub(super) fn conversation(body: Object<'_>, limits: &Limits) -> Result<Chat, Invalid> {
-    refuse_unsupported(body)?;
     Ok(Chat {
         messages: messages(body, limits)?,
         tools: tools(body, limits)?,
@@ -44,22 +44,6 @@ pub(super) fn conversation(body: Object<'_>, limits: &Limits) -> Result<Chat, In
         add_generation_prompt: body.boolean("add_generation_prompt")?.unwrap_or(true),
         template_args: common::template_args(body)?,
     })
-}
-
-fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
-    for (name, instead) in [("functions", "tools"), ("function_call", "tool_choice")] {
-        if body.get(name).is_some() {
-            return Err(Invalid::unsupported(
-                name,
-                format!("'{name}' is not supported; use '{instead}'."),
-            ));
-        }
-    }
-    if body.boolean("continue_final_message")? == Some(true) {
-        let message = "'continue_final_message' is not supported.";
-        return Err(Invalid::unsupported("continue_final_message", message));
-    }
-    Ok(())
 }
 
 fn chosen(body: Object<'_>) -> Result<ToolChoice, Invalid> {
@@ -75,18 +59,17 @@ fn chosen(body: Object<'_>) -> Result<ToolChoice, Invalid> {
 
 /// The newer name wins where both are given.
 fn max_tokens(body: Object<'_>) -> Result<(Option<u32>, &'static str), Invalid> {
-    let max = i64::from(i32::MAX);
-    let old = body.integer("max_tokens", 1, max)?.map(|tokens| tokens as u32);
-    let new = body.integer("max_completion_tokens", 1, max)?.map(|tokens| tokens as u32);
+    let old = body.integer("max_tokens")?.map(|tokens| tokens as u32);
+    let new = body.integer("max_completion_tokens")?.map(|tokens| tokens as u32);
     Ok(match new {
         Some(tokens) => (Some(tokens), "max_completion_tokens"),
         None => (old, "max_tokens"),
     })
 }
 
-fn logprobs(body: Object<'_>, limits: &Limits) -> Result<Option<u8>, Invalid> {
+fn logprobs(body: Object<'_>) -> Result<Option<u8>, Invalid> {
     let wanted = body.boolean("logprobs")?.unwrap_or(false);
-    let top = body.integer("top_logprobs", 0, i64::from(limits.top_logprobs_max))?;
+    let top = body.integer("top_logprobs")?;
     match (wanted, top) {
         (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
         (false, Some(top)) if top > 0 => Err(Invalid::value(

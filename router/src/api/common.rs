@@ -74,18 +74,6 @@ pub(super) struct Parts {
 
 /// Things that are ignored and named in a header; what comes beyond is not named.
 const IGNORED_NAMED_MAX: usize = 8;
-/// The interface's own bound.
-const TEMPERATURE_MAX: f32 = 2.0;
-
-/// Names that would change the answer if they were ignored, and that are not served.
-const REFUSED: [(&str, &str); 6] = [
-    ("guided_json", "guided decoding"),
-    ("guided_regex", "guided decoding"),
-    ("guided_choice", "guided decoding"),
-    ("guided_grammar", "guided decoding"),
-    ("structured_outputs", "guided decoding"),
-    ("prompt_logprobs", "log-probabilities of the prompt"),
-];
 
 /// Puts a call together from its own parts and the fields that both interfaces share.
 pub(super) fn call(
@@ -94,22 +82,22 @@ pub(super) fn call(
     mint: &Mint,
     limits: &Limits,
 ) -> Result<Call, Invalid> {
-    refuse_unsupported(body)?;
     let mut stop = stop(body, &parts, limits)?;
-    let choices = body.integer("n", 1, i64::from(limits.choices_max))?.unwrap_or(1) as u16;
+    let choices = body.integer("n")?.unwrap_or(1) as u16;
     let continues = parts.prompt.is_continued_by_an_answer() && choices == 1;
     let session = body.string("prompt_cache_key")?.map(|key| ("prompt_cache_key", key));
     let (mut hints, mut applied) = hints::read(body, mint, continues, session)?;
     let param = parts.max_tokens_param;
     applied.extend(mint.bounds.limit_answer(&mut stop, choices, param, &mut hints));
-    let delivery = delivery(body, applied)?;
+    let mut delivery = delivery(body, applied)?;
+    delivery.include_usage = include_usage(body, delivery.stream)?;
     let request = Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
         scope: mint.scope.clone(),
         deadline: mint.deadline,
         model: body.required_string("model")?.to_owned(),
-        sampling: sampling(body, TEMPERATURE_MAX, mint, limits)?,
+        sampling: sampling(body, mint, limits)?,
         stop,
         choices,
         logprobs: parts.logprobs,
@@ -119,56 +107,27 @@ pub(super) fn call(
     Ok(Call { request, delivery })
 }
 
-fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
-    for (name, what) in REFUSED {
-        if body.get(name).is_some() {
-            return Err(Invalid::unsupported(name, format!("'{name}': {what} is not supported.")));
-        }
-    }
-    let Some(format) = body.get("response_format") else { return Ok(()) };
-    let kind = Object::new(format, "response_format")?.required_string("type")?;
-    if kind != "text" {
-        let message =
-            format!("'response_format.type': `{}` is not supported; only `text` is.", clip(kind));
-        return Err(Invalid::unsupported("response_format.type", message));
-    }
-    Ok(())
-}
-
 /// How tokens are drawn.
 pub(super) fn sampling(
     body: Object<'_>,
-    temperature_max: f32,
     mint: &Mint,
     limits: &Limits,
 ) -> Result<Sampling, Invalid> {
     let otherwise = mint.sampling;
-    let top_k = body.integer("top_k", -1, i64::from(i32::MAX))?.map(|k| k.max(0) as u32);
-    let top_p = body.number("top_p", 0.0, 1.0)?.unwrap_or(otherwise.top_p);
-    if top_p == 0.0 {
-        return Err(Invalid::value(
-            "top_p",
-            "Invalid 'top_p': expected a value above 0, but got 0.",
-        ));
-    }
-    let repetition_penalty =
-        body.number("repetition_penalty", 0.0, 10.0)?.unwrap_or(otherwise.repetition_penalty);
-    if repetition_penalty == 0.0 {
-        let message = "Invalid 'repetition_penalty': expected a value above 0, but got 0.";
-        return Err(Invalid::value("repetition_penalty", message));
-    }
-    let temperature = body.number("temperature", 0.0, temperature_max)?;
+    let top_k = body.integer("top_k")?.map(|k| k.max(0) as u32);
     Ok(Sampling {
-        temperature: temperature.unwrap_or(otherwise.temperature),
+        temperature: body.number("temperature")?.unwrap_or(otherwise.temperature),
         top_k: top_k.unwrap_or(otherwise.top_k),
-        top_p,
-        min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(otherwise.min_p),
-        repetition_penalty,
-        presence_penalty: body.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        frequency_penalty: body.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        top_p: body.number("top_p")?.unwrap_or(otherwise.top_p),
+        min_p: body.number("min_p")?.unwrap_or(otherwise.min_p),
+        repetition_penalty: body
+            .number("repetition_penalty")?
+            .unwrap_or(otherwise.repetition_penalty),
+        presence_penalty: body.number("presence_penalty")?.unwrap_or(0.0),
+        frequency_penalty: body.number("frequency_penalty")?.unwrap_or(0.0),
         logit_bias: logit_bias(body, limits)?,
         // The bits of a negative seed serve as well as any.
-        seed: body.integer("seed", i64::MIN, i64::MAX)?.map_or(mint.seed, |seed| seed as u64),
+        seed: body.integer("seed")?.map_or(mint.seed, |seed| seed as u64),
     })
 }
 
@@ -190,7 +149,7 @@ fn logit_bias(body: Object<'_>, limits: &Limits) -> Result<Vec<(TokenId, f32)>, 
 }
 
 fn stop(body: Object<'_>, parts: &Parts, limits: &Limits) -> Result<Stop, Invalid> {
-    let min_tokens = body.integer("min_tokens", 0, i64::from(i32::MAX))?.unwrap_or(0) as u32;
+    let min_tokens = body.integer("min_tokens")?.unwrap_or(0) as u32;
     let max_tokens = parts.max_tokens.unwrap_or(u32::MAX);
     if min_tokens > max_tokens {
         let message = format!(
@@ -255,22 +214,21 @@ fn stop_ids(body: Object<'_>, limits: &Limits) -> Result<Vec<TokenId>, Invalid> 
     values.iter().enumerate().map(|entry| Ok(id(entry)? as TokenId)).collect()
 }
 
+/// Whether a stream tells its usage.
+fn include_usage(body: Object<'_>, stream: bool) -> Result<bool, Invalid> {
+    let Some(value) = body.get("stream_options") else { return Ok(false) };
+    if !stream {
+        let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+        return Err(Invalid::value("stream_options", message));
+    }
+    Ok(Object::new(value, "stream_options")?.boolean("include_usage")?.unwrap_or(false))
+}
+
 /// Hints that were given for a router's sake are answered without being asked for.
 pub(super) fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
     let stream = body.boolean("stream")?.unwrap_or(false);
-    let include_usage = match body.get("stream_options") {
-        None => false,
-        Some(_) if !stream => {
-            let message =
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
-            return Err(Invalid::value("stream_options", message));
-        }
-        Some(value) => {
-            Object::new(value, "stream_options")?.boolean("include_usage")?.unwrap_or(false)
-        }
-    };
     let warning = intent::warning(&applied);
-    let mut delivery = Delivery { stream, include_usage, warning, ..Delivery::default() };
+    let mut delivery = Delivery { stream, warning, ..Delivery::default() };
     let nvext = body.get("nvext").map(|nvext| Object::new(nvext, "nvext")).transpose()?;
     let hinted = nvext.is_some_and(|nvext| nvext.get("agent_hints").is_some());
     if hinted || body.get("intent").is_some() {

@@ -2,6 +2,7 @@
 
 use super::cache;
 use super::common::{self, Call, Mint, Parts};
+use super::contract::COMPLETIONS;
 use super::fields::{self, Object};
 use crate::config::Limits;
 use crate::error::Invalid;
@@ -14,15 +15,12 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 
 /// Parses a body. Fields that nobody here knows are ignored.
 pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
-    let body = Object::new(body, "")?;
-    refuse_unsupported(body)?;
+    let body = Object::body(body, &COMPLETIONS, limits)?;
     // A text has no parts that could be marked.
     cache::wanted(body)?;
     let prompt = prompt(body.get("prompt").ok_or_else(|| Invalid::missing("prompt"))?)?;
-    let max_tokens =
-        body.integer("max_tokens", 1, i64::from(i32::MAX))?.map(|tokens| tokens as u32);
-    let logprobs =
-        body.integer("logprobs", 0, i64::from(limits.top_logprobs_max))?.map(|top| top as u8);
+    let max_tokens = body.integer("max_tokens")?.map(|tokens| tokens as u32);
+    let logprobs = body.integer("logprobs")?.map(|top| top as u8);
     let parts = Parts {
         prompt,
         max_tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
@@ -30,23 +28,6 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
         logprobs,
     };
     common::call(body, parts, mint, limits)
-}
-
-fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
-    if body.boolean("echo")? == Some(true) {
-        return Err(Invalid::unsupported("echo", "'echo' is not supported."));
-    }
-    if body.string("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(Invalid::unsupported("suffix", "'suffix' is not supported."));
-    }
-    let choices = body.get("n").and_then(Value::as_i64).unwrap_or(1);
-    if body.integer("best_of", 1, i64::MAX)?.is_some_and(|best| best != choices) {
-        return Err(Invalid::unsupported(
-            "best_of",
-            "'best_of' is not supported, unless it equals 'n'.",
-        ));
-    }
-    Ok(())
 }
 
 /// One prompt: a text, token ids, or an array that holds exactly one of either.

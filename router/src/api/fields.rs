@@ -2,6 +2,8 @@
 //!
 //! `null` counts as absent everywhere, as clients that serialise optional fields expect.
 
+use super::contract::Body;
+use crate::config::Limits;
 use crate::error::Invalid;
 use baton_proto::ir::JsonText;
 use serde_json::{Map, Value};
@@ -27,6 +29,13 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The body itself, in which every field is of its type and within its bounds, and none is refused.
+    pub(super) fn body(value: &'a Value, known: &Body, limits: &Limits) -> Result<Self, Invalid> {
+        let body = Self::new(value, "")?;
+        known.check(body, limits)?;
+        Ok(body)
+    }
+
     /// Where it stands in the body.
     pub(super) fn path(&self) -> &'a str {
         self.path
@@ -39,6 +48,8 @@ impl<'a> Object<'a> {
 
     /// The field, unless it is absent or null.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        #[cfg(test)]
+        read::note(&self.path_of(key));
         self.map.get(key).filter(|value| !value.is_null())
     }
 
@@ -71,16 +82,16 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An integer within `min..=max`.
-    pub(super) fn integer(&self, key: &str, min: i64, max: i64) -> Result<Option<i64>, Invalid> {
+    /// An integer; its bounds are in the endpoint's description.
+    pub(super) fn integer(&self, key: &str) -> Result<Option<i64>, Invalid> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        integer(value, &self.path_of(key), min, max).map(Some)
+        integer(value, &self.path_of(key), i64::MIN, i64::MAX).map(Some)
     }
 
-    /// A number within `min..=max`.
-    pub(super) fn number(&self, key: &str, min: f32, max: f32) -> Result<Option<f32>, Invalid> {
+    /// A number; its bounds are in the endpoint's description.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f32>, Invalid> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        number(value, &self.path_of(key), min, max).map(Some)
+        number(value, &self.path_of(key), f32::MIN, f32::MAX).map(Some)
     }
 }
 
@@ -164,5 +175,25 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+/// Which fields were read on this thread, by their paths.
+#[cfg(test)]
+pub(super) mod read {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static PATHS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(path: &str) {
+        PATHS.with_borrow_mut(|paths| paths.insert(path.to_owned()));
+    }
+
+    /// Those since the last time.
+    pub(in crate::api) fn take() -> BTreeSet<String> {
+        PATHS.take()
     }
 }

@@ -13,6 +13,7 @@ mod chat;
 mod chunk;
 mod common;
 mod completions;
+mod contract;
 mod decode;
 mod error;
 mod explain;

@@ -4,6 +4,7 @@
 use super::body::{json, read};
 use super::chat;
 use super::completions::{prompt, token_ids};
+use super::contract::{DETOKENIZE, TOKENIZE};
 use super::fields::Object;
 use super::http::identify;
 use crate::config::Limits;
@@ -81,14 +82,10 @@ async fn ids(service: Arc<Service>, scope: TenantId, body: Bytes) -> Result<Valu
 }
 
 /// The model's name, what is to be tokenised, and whether each id is to be spelled.
-fn asked(body: &Value, limits: &Limits) -> Result<(String, Prompt, bool), Invalid> {
-    let body = Object::new(body, "")?;
+pub(super) fn asked(body: &Value, limits: &Limits) -> Result<(String, Prompt, bool), Invalid> {
+    let body = Object::body(body, &TOKENIZE, limits)?;
     let name = body.required_string("model")?.to_owned();
     let words = body.boolean("return_token_strs")?.unwrap_or(false);
-    if body.boolean("add_special_tokens")? == Some(false) {
-        let message = "'add_special_tokens': a prompt is tokenised as the model gets it.";
-        return Err(Invalid::unsupported("add_special_tokens", message));
-    }
     let prompt = match body.get("prompt") {
         Some(value) => prompt(value)?,
         None if body.get("messages").is_some() => Prompt::Chat(chat::conversation(body, limits)?),
@@ -99,12 +96,14 @@ fn asked(body: &Value, limits: &Limits) -> Result<(String, Prompt, bool), Invali
 
 /// What ids read, markers included.
 async fn words(service: Arc<Service>, _scope: TenantId, body: Bytes) -> Result<Value, TurnError> {
-    let parse = move || {
-        let body = json(&body)?;
-        let body = Object::new(&body, "")?;
-        let name = body.required_string("model")?.to_owned();
-        let values = body.array("tokens")?.ok_or_else(|| Invalid::missing("tokens"))?;
-        Ok((name, token_ids(values, "tokens")?))
-    };
+    let parse = move |config: &crate::config::Config| Ok(listed(&json(&body)?, &config.limits)?);
     Ok(json!({"prompt": service.words(parse).await?}))
+}
+
+/// The model's name, and the ids.
+pub(super) fn listed(body: &Value, limits: &Limits) -> Result<(String, Vec<TokenId>), Invalid> {
+    let body = Object::body(body, &DETOKENIZE, limits)?;
+    let name = body.required_string("model")?.to_owned();
+    let values = body.array("tokens")?.ok_or_else(|| Invalid::missing("tokens"))?;
+    Ok((name, token_ids(values, "tokens")?))
 }

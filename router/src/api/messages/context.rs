@@ -77,8 +77,9 @@ fn number(edit: Object<'_>, name: &str, units: &[&str]) -> Result<Option<(usize,
         let message = format!("Invalid '{path}': expected {}.", units.join(" or "));
         return Err(Invalid::value(path, message));
     };
-    let value = number.integer("value", 0, i64::from(u32::MAX))?;
-    let value = value.ok_or_else(|| Invalid::missing(number.path_of("value")))?;
+    let path = number.path_of("value");
+    let value = number.get("value").ok_or_else(|| Invalid::missing(&path))?;
+    let value = fields::integer(value, &path, 0, i64::from(u32::MAX))?;
     Ok(Some((unit, value as usize)))
 }
 

@@ -20,6 +20,8 @@ pub(super) use tests::both;
 
 pub(super) use count::count_tokens;
 pub(super) use error::{not_found, refusal, wrong_method};
+#[cfg(test)]
+pub(super) use request::counted;
 pub(super) use request::parse;
 pub(super) use write::Writer;
 

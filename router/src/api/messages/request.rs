@@ -2,7 +2,8 @@
 
 use super::cache::Marks;
 use super::{content, context, tools};
-use crate::api::common::{self, Call, Mint, clip};
+use crate::api::common::{self, Call, Mint};
+use crate::api::contract::{COUNT_TOKENS, MESSAGES};
 use crate::api::fields::{self, Object};
 use crate::api::{hints, tool_choice};
 use crate::config::Limits;
@@ -10,50 +11,15 @@ use crate::error::Invalid;
 use baton_proto::ir::{Chat, Prompt, Request, Stop};
 use serde_json::Value;
 
-/// The interface's own bound.
-const TEMPERATURE_MAX: f32 = 1.0;
 /// What the names of calls begin with in this interface.
 const CALL_PREFIX: &str = "toolu_";
-/// The least that the interface grants to thinking.
-const THINKING_BUDGET_MIN: i64 = 1024;
-
-/// The fields that are known, whatever is done about them.
-const KNOWN: [&str; 26] = [
-    "model",
-    "messages",
-    "system",
-    "max_tokens",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "stop_sequences",
-    "stream",
-    "temperature",
-    "top_p",
-    "top_k",
-    "metadata",
-    "cache_control",
-    "context_management",
-    "output_config",
-    "service_tier",
-    "intent",
-    "nvext",
-    "chat_template_kwargs",
-    "seed",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-];
 
 /// Parses a body. Fields that nobody here knows are ignored, and named in a header.
 pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
-    let body = Object::new(body, "")?;
-    let max_tokens = body.integer("max_tokens", 1, i64::from(i32::MAX))?;
+    let body = Object::body(body, &MESSAGES, limits)?;
+    let max_tokens = body.integer("max_tokens")?;
     let max_tokens = max_tokens.ok_or_else(|| Invalid::missing("max_tokens"))?;
-    refuse_unsupported(body)?;
-    let (mut chat, ignored) = conversation(body, limits)?;
+    let (mut chat, ignored) = conversation(body, Some(max_tokens), limits)?;
     content::refuse_begun(&chat.messages)?;
     chat.tool_choice = tool_choice::enforceable(chat.tool_choice, "tool_choice.type")?;
     let edits_told = body.get("context_management").is_some();
@@ -78,7 +44,7 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         scope: mint.scope.clone(),
         deadline: mint.deadline,
         model: body.required_string("model")?.to_owned(),
-        sampling: common::sampling(body, TEMPERATURE_MAX, mint, limits)?,
+        sampling: common::sampling(body, mint, limits)?,
         stop,
         choices: 1,
         logprobs: None,
@@ -90,18 +56,22 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
 
 /// The model's name and the conversation alone, of a request to count its tokens; also of one that
 /// could not be answered. Where its marks are makes no difference to that.
-pub(super) fn counted(body: &Value, limits: &Limits) -> Result<(String, Chat), Invalid> {
-    let body = Object::new(body, "")?;
-    let (mut chat, _) = conversation(body, limits)?;
+pub(in crate::api) fn counted(body: &Value, limits: &Limits) -> Result<(String, Chat), Invalid> {
+    let body = Object::body(body, &COUNT_TOKENS, limits)?;
+    let (mut chat, _) = conversation(body, None, limits)?;
     let parts = chat.messages.iter_mut().flat_map(|message| &mut message.parts);
     parts.for_each(|part| part.cache = None);
     chat.tools.iter_mut().for_each(|tool| tool.cache = None);
     Ok((body.required_string("model")?.to_owned(), chat))
 }
 
-/// The conversation, and what of the body is ignored.
-fn conversation(body: Object<'_>, limits: &Limits) -> Result<(Chat, Vec<String>), Invalid> {
-    let mut ignored = unknown_fields(body);
+/// The conversation, and what of the body is ignored; `most` tokens has the answer.
+fn conversation(
+    body: Object<'_>,
+    most: Option<i64>,
+    limits: &Limits,
+) -> Result<(Chat, Vec<String>), Invalid> {
+    let mut ignored = MESSAGES.unknown(body);
     let edits = context::read(body, &mut ignored)?;
     let mut marks = Marks::default();
     // In the order in which a prompt has them, which is that of the marks.
@@ -115,7 +85,7 @@ fn conversation(body: Object<'_>, limits: &Limits) -> Result<(Chat, Vec<String>)
         tools,
         tool_choice,
         serial_tool_calls,
-        thinking: Some(thinking(body)?),
+        thinking: Some(thinking(body, most)?),
         edits,
         add_generation_prompt: true,
         template_args: common::template_args(body)?,
@@ -123,44 +93,24 @@ fn conversation(body: Object<'_>, limits: &Limits) -> Result<(Chat, Vec<String>)
     Ok((chat, ignored))
 }
 
-fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
-    let Some(config) = body.get("output_config") else { return Ok(()) };
-    let config = Object::new(config, "output_config")?;
-    if config.get("format").is_some() {
-        let path = config.path_of("format");
-        let message = format!("'{path}': guided decoding is not supported.");
-        return Err(Invalid::unsupported(path, message));
-    }
-    Ok(())
-}
-
 /// Whether the model shall think. Who does not ask for it expects an answer that begins at once.
-fn thinking(body: Object<'_>) -> Result<bool, Invalid> {
+fn thinking(body: Object<'_>, most: Option<i64>) -> Result<bool, Invalid> {
     let Some(thinking) = body.get("thinking") else { return Ok(false) };
     let thinking = Object::new(thinking, "thinking")?;
     match thinking.required_string("type")? {
         "disabled" => Ok(false),
-        "adaptive" => Ok(true),
         "enabled" => {
             let name = "budget_tokens";
-            let budget = thinking.integer(name, THINKING_BUDGET_MIN, i64::from(i32::MAX))?;
+            let budget = thinking.integer(name)?;
             let path = thinking.path_of(name);
             let budget = budget.ok_or_else(|| Invalid::missing(&path))?;
-            let most = body.get("max_tokens").and_then(Value::as_i64);
             if most.is_some_and(|most| budget >= most) {
                 let message = format!("'{path}': {budget} is not less than 'max_tokens'.");
                 return Err(Invalid::value(path, message));
             }
             Ok(true)
         }
-        other => {
-            let path = thinking.path_of("type");
-            let message = format!(
-                "Invalid '{path}': `{}` is none of adaptive, enabled, disabled.",
-                clip(other)
-            );
-            Err(Invalid::value(path, message))
-        }
+        _ => Ok(true),
     }
 }
 
@@ -175,12 +125,6 @@ fn session(body: Object<'_>) -> Result<Option<String>, Invalid> {
     let session = told.as_ref().and_then(|told| told.get("session_id")?.as_str());
     let session = session.or_else(|| user.split_once("_session_").map(|(_, session)| session));
     Ok(session.filter(|session| !session.is_empty()).map(str::to_owned))
-}
-
-fn unknown_fields(body: Object<'_>) -> Vec<String> {
-    let unknown =
-        body.entries().filter(|(name, value)| !value.is_null() && !KNOWN.contains(&name.as_str()));
-    unknown.map(|(name, _)| clip(name).to_owned()).collect()
 }
 
 /// What a value of the body must be that is a text or blocks.

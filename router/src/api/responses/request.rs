@@ -4,7 +4,8 @@ use super::tools::{self, Catalogue};
 use super::write::Echo;
 use super::{items, tools::Names};
 use crate::api::cache;
-use crate::api::common::{self, Call, Mint, clip};
+use crate::api::common::{self, Call, Mint};
+use crate::api::contract::RESPONSES;
 use crate::api::fields::{self, Object};
 use crate::api::hints;
 use crate::config::Limits;
@@ -13,21 +14,16 @@ use baton_proto::ir::{Chat, JsonText, Prompt, Request, Stop};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// The interface's own bound.
-const TEMPERATURE_MAX: f32 = 2.0;
 /// What the names of calls begin with in this interface.
 const CALL_PREFIX: &str = "call_";
 /// The field that bounds the answer.
 const MAX_TOKENS: &str = "max_output_tokens";
 /// Effort, as templates of models know it that can think more or less.
 const EFFORT: &str = "reasoning_effort";
-const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+pub(in crate::api) const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 /// What a request includes to be told log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
-
-/// What would have to be kept from one request to another.
-const STORED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
 
 /// Fields that are told again in the answer, and what they are where they were not said.
 const TOLD: [(&str, &str); 14] = [
@@ -49,8 +45,7 @@ const TOLD: [(&str, &str); 14] = [
 
 /// Parses a body. Fields that nobody here knows are ignored.
 pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, Invalid> {
-    let body = Object::new(body, "")?;
-    refuse_unsupported(body)?;
+    let body = Object::body(body, &RESPONSES, limits)?;
     let mut tools = Catalogue::new(limits);
     tools.read(body.array("tools")?.unwrap_or(&[]), "tools")?;
     let mut messages = items::messages(body, limits, &mut tools)?;
@@ -73,7 +68,7 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         template_args,
         ..Chat::default()
     };
-    let max_tokens = body.integer(MAX_TOKENS, 1, i64::from(i32::MAX))?;
+    let max_tokens = body.integer(MAX_TOKENS)?;
     let mut stop = Stop {
         max_tokens: max_tokens.map_or(u32::MAX, |tokens| tokens as u32),
         min_tokens: 0,
@@ -87,7 +82,7 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
     let mut delivery = common::delivery(body, applied)?;
     delivery.call_prefix = Some(CALL_PREFIX);
     delivery.warning = common::with_ignored(&ignored, delivery.warning);
-    let sampling = common::sampling(body, TEMPERATURE_MAX, mint, limits)?;
+    let sampling = common::sampling(body, mint, limits)?;
     let mut echo = echo(body, names, reasoning.summary);
     // Where the client does not say, the checkpoint does.
     echo.told.insert("temperature".to_owned(), plain(sampling.temperature));
@@ -102,7 +97,7 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         sampling,
         stop,
         choices: 1,
-        logprobs: logprobs(body, limits)?,
+        logprobs: logprobs(body)?,
         hints,
         prompt: Prompt::Chat(chat),
     };
@@ -111,42 +106,13 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
 
 /// How many of the likeliest tokens come with each of a message, if any are told. Who names a number
 /// wants them; what else may be included is nothing that is kept here.
-fn logprobs(body: Object<'_>, limits: &Limits) -> Result<Option<u8>, Invalid> {
-    let top = body.integer("top_logprobs", 0, i64::from(limits.top_logprobs_max))?;
+fn logprobs(body: Object<'_>) -> Result<Option<u8>, Invalid> {
+    let top = body.integer("top_logprobs")?;
     let mut wanted = top.is_some_and(|top| top > 0);
     for (i, name) in body.array("include")?.unwrap_or(&[]).iter().enumerate() {
         wanted |= fields::string(name, &format!("include[{i}]"))? == LOGPROBS;
     }
     Ok(wanted.then(|| top.unwrap_or(0) as u8))
-}
-
-fn refuse_unsupported(body: Object<'_>) -> Result<(), Invalid> {
-    for name in STORED {
-        if body.get(name).is_some() {
-            let message = format!(
-                "'{name}' is not supported: nothing is kept between requests; send all items in 'input'."
-            );
-            return Err(Invalid::unsupported(name, message));
-        }
-    }
-    for (name, why) in [
-        ("store", "answers are not stored; leave it out or send false."),
-        ("background", "answers are not computed in the background; leave it out or send false."),
-    ] {
-        if body.boolean(name)? == Some(true) {
-            return Err(Invalid::unsupported(name, format!("'{name}': {why}")));
-        }
-    }
-    let Some(text) = body.get("text") else { return Ok(()) };
-    let text = Object::new(text, "text")?;
-    let Some(format) = text.get("format") else { return Ok(()) };
-    let kind = Object::new(format, "text.format")?.required_string("type")?;
-    if kind != "text" {
-        let message =
-            format!("'text.format.type': `{}` is not supported; only `text` is.", clip(kind));
-        return Err(Invalid::unsupported("text.format.type", message));
-    }
-    Ok(())
 }
 
 /// How the model shall think, and whether its thoughts come as a summary.
@@ -160,16 +126,7 @@ impl<'a> Reasoning<'a> {
     fn read(body: Object<'a>) -> Result<Self, Invalid> {
         let Some(value) = body.get("reasoning") else { return Ok(Self::default()) };
         let reasoning = Object::new(value, "reasoning")?;
-        let effort = value.get("effort").and_then(Value::as_str);
-        reasoning.string("effort")?;
-        if let Some(other) = effort.filter(|effort| !EFFORTS.contains(effort)) {
-            let message = format!(
-                "Invalid 'reasoning.effort': `{}` is none of {}.",
-                clip(other),
-                EFFORTS.join(", ")
-            );
-            return Err(Invalid::value("reasoning.effort", message));
-        }
+        let effort = reasoning.string("effort")?;
         let summary = reasoning.string("summary")?.or(reasoning.string("generate_summary")?);
         Ok(Self { effort, summary: summary.is_some() })
     }

@@ -26,7 +26,7 @@ pub(crate) struct Echo {
     /// What tools are called.
     pub(super) names: Names,
     /// Thoughts come as a summary.
-    pub(super) summary: bool,
+    pub(in crate::api) summary: bool,
 }
 
 /// Sizes alone: the fields hold prompts.
