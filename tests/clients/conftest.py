@@ -11,13 +11,18 @@ from urllib.parse import urlsplit
 import pytest
 
 
-@pytest.fixture(scope="session")
-def base_url() -> str:
+def find_base_url() -> str:
     """The router's HTTP address, without a path."""
     url = os.environ.get("BASE_URL")
     if not url:
         pytest.exit("set BASE_URL to a running cluster, for example http://127.0.0.1:8080", 2)
     return url.rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def base_url() -> str:
+    """The same for tests."""
+    return find_base_url()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 use super::body::{json, read};
 use super::common::{Call, Delivery, Mint, NAME_BYTES_MAX};
 use super::writer::AnswerWriter;
-use super::{Dialect, capabilities, error, explain, messages, models, sse, tokens};
+use super::{Dialect, capabilities, contract, error, explain, messages, models, sse, tokens};
 use crate::config::Config;
 use crate::error::{Invalid, TurnError};
 use crate::intent::Said;
@@ -41,6 +41,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/detokenize", post(tokens::detokenize))
         .route("/v1/models", get(models::list))
         .route("/v1/capabilities", get(capabilities::get))
+        .route("/openapi.json", get(described))
         // Names may contain slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
@@ -61,6 +62,11 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
 fn unserved(service: &Service, response: Response) -> Response {
     service.metrics().request("none", response.status().as_u16());
     response
+}
+
+/// What there is, for programs.
+async fn described(State(service): State<Arc<Service>>) -> axum::Json<Value> {
+    axum::Json(contract::openapi(&service.config().limits))
 }
 
 /// A path that is not served, in the words of the dialect that it looks like.

@@ -8,7 +8,7 @@ pub(in crate::api) const MESSAGES: Body = Body {
     fields: &[
         TURN,
         CONVERSATION,
-        &[CACHE_CONTROL],
+        &[TOOL_CHOICE, CACHE_CONTROL],
         &[temperature(1.0)],
         SAMPLING,
         &[STREAM],
@@ -19,7 +19,7 @@ pub(in crate::api) const MESSAGES: Body = Body {
 
 pub(in crate::api) const COUNT_TOKENS: Body = Body {
     path: "/v1/messages/count_tokens",
-    fields: &[&[MODEL], CONVERSATION, &[CACHE_CONTROL.ignored()]],
+    fields: &[&[MODEL], CONVERSATION, &[WISHED, CACHE_CONTROL.ignored(), COUNTED_NVEXT]],
     names_unknown: false,
 };
 
@@ -29,11 +29,7 @@ const THINKING_BUDGET_MIN: i64 = 1024;
 const TURN: &[Field] = &[
     MODEL,
     supported("max_tokens", Kind::Integer(1, COUNT_MAX), "").required(),
-    supported(
-        "stop_sequences",
-        Kind::Schema("StopSequences"),
-        "ends of the answer, and not part of it",
-    ),
+    supported("stop_sequences", Kind::Schema("Stop"), "ends of the answer, and not part of it"),
     supported(
         "metadata",
         Kind::Object(&[supported(
@@ -60,6 +56,19 @@ const CACHE_CONTROL: Field = supported(
     "also on any block and tool: [where the usage is divided](#cache_control)",
 );
 
+const TOOL_CHOICE: Field = supported(
+    "tool_choice",
+    Kind::Schema("ToolChoice"),
+    "`auto`, `none`; `any` and `tool` are refused: a call cannot be enforced",
+);
+
+/// Also one that a turn would refuse.
+const WISHED: Field = supported("tool_choice", Kind::Schema("CountedToolChoice"), "as it counts");
+
+const COUNTED_NVEXT: Field =
+    supported("nvext", Kind::Schema("CountedNvext"), "where it is kept makes no difference")
+        .ignored();
+
 const CONVERSATION: &[Field] = &[
     supported(
         "messages",
@@ -72,11 +81,6 @@ const CONVERSATION: &[Field] = &[
         "tools",
         Kind::Schema("Tools"),
         "given to the chat template; those that Anthropic's servers run or define are ignored and named in `x-baton-warning`",
-    ),
-    supported(
-        "tool_choice",
-        Kind::Schema("ToolChoice"),
-        "`auto`, `none`; `any` and `tool` are refused: a call cannot be enforced",
     ),
     supported(
         "thinking",

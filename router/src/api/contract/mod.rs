@@ -11,6 +11,7 @@ mod completions;
 #[cfg(test)]
 mod docs;
 mod messages;
+mod openapi;
 mod responses;
 mod shared;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tokens;
 pub(super) use chat::CHAT;
 pub(super) use completions::COMPLETIONS;
 pub(super) use messages::{COUNT_TOKENS, MESSAGES};
+pub(super) use openapi::openapi;
 pub(super) use responses::RESPONSES;
 pub(super) use tokens::{DETOKENIZE, TOKENIZE};
 
@@ -33,7 +35,6 @@ use std::borrow::Cow;
 /// The body of an endpoint's requests.
 pub(super) struct Body {
     /// Where it is sent to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the table in the docs"))]
     pub(super) path: &'static str,
     /// Its fields, in groups.
     pub(super) fields: &'static [&'static [Field]],
@@ -93,10 +94,7 @@ pub(super) enum Kind {
     /// Whatever it is: nobody looks.
     Any,
     /// The decoder's own to check; the schema that says what it takes.
-    Schema(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for the table in the docs"))]
-        &'static str,
-    ),
+    Schema(&'static str),
 }
 
 /// The largest value of an integer.

@@ -84,7 +84,7 @@ pub(super) const ADDED: &[Field] = &[
     supported(
         "nvext",
         Kind::Schema("Nvext"),
-        "`agent_hints`: [hints](intent.md); `extra_fields`: [what the answer tells beside itself](agents.md)",
+        "`agent_hints`: [hints](intent.md); `cache_control`: [the whole prompt is worth keeping](#cache_control); `extra_fields`: [what the answer tells beside itself](agents.md)",
     ),
     refused("guided_json", "nothing guides what is drawn"),
     refused("guided_regex", "nothing guides what is drawn"),

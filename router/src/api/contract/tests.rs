@@ -2,7 +2,7 @@
 
 use super::{
     Body, But, CHAT, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, Fate, Field, Kind, MESSAGES, RESPONSES,
-    TOKENIZE, is,
+    TOKENIZE, is, openapi,
 };
 use crate::api::common::Call;
 use crate::api::fields::read;
@@ -10,6 +10,7 @@ use crate::api::tests::{mint, spelled};
 use crate::api::{Dialect, messages, tokens};
 use crate::config::Limits;
 use crate::error::Invalid;
+use crate::seeded_tests::Draws;
 use baton_proto::ir::{Chat, Prompt};
 use serde_json::{Value, json};
 
@@ -115,17 +116,18 @@ fn example(schema: &str) -> Value {
     let tool = json!({"name": "ls", "description": "lists", "input_schema": {"type": "object"}});
     match schema {
         "LogitBias" => json!({"17": -1.5}),
-        "Stop" | "StopSequences" => json!(["x"]),
+        "Stop" => json!(["x"]),
         "StopTokenIds" | "TokenIds" => json!([3, 4]),
         "Intent" => json!({"priority": 3}),
         "Nvext" => json!({"extra_fields": ["timing"]}),
+        "CountedNvext" => json!({"cache_control": {"type": "ephemeral"}}),
         "TemplateArguments" => json!({"a": 1}),
         "ChatMessages" | "Messages" => json!([{"role": "user", "content": "other"}]),
         "ChatTools" => json!([{"type": "function", "function": {"name": "ls"}}]),
         "ResponseTools" => json!([{"type": "function", "name": "ls"}]),
         "Tools" => json!([tool]),
         "ChatToolChoice" | "ResponseToolChoice" => json!("none"),
-        "ToolChoice" => json!({"type": "none"}),
+        "ToolChoice" | "CountedToolChoice" => json!({"type": "none"}),
         "ResponseInclude" => json!(["message.output_text.logprobs"]),
         "Prompt" | "ResponseInput" | "System" => json!("other"),
         "CacheControl" => json!({"type": "ephemeral"}),
@@ -307,6 +309,96 @@ fn is_known<'a>(path: &str, mut fields: impl Iterator<Item = &'a Field>) -> bool
         Kind::Object(inner) if !rest.is_empty() => is_known(rest, inner.iter()),
         Kind::Schema(_) => true,
         _ => rest.is_empty(),
+    }
+}
+
+/// Whether the document describes what stands at a path.
+fn describes(document: &Value, schema: &Value, path: &[&str]) -> bool {
+    if let Some(place) = schema["$ref"].as_str() {
+        let place = place.strip_prefix('#').expect("a place in the document");
+        let schema = document.pointer(place).unwrap_or_else(|| panic!("no schema {place}"));
+        return describes(document, schema, path);
+    }
+    let [name, rest @ ..] = path else { return true };
+    let inner = if *name == "[]" { &schema["items"] } else { &schema["properties"][*name] };
+    let choices = schema["anyOf"].as_array().into_iter().flatten();
+    (!inner.is_null() && describes(document, inner, rest))
+        || choices.into_iter().any(|choice| describes(document, choice, path))
+}
+
+/// Conversations in which there is everything that can be said.
+fn conversations() -> [(Body, Value, Value); 3] {
+    let tool = json!({"name": "ls", "input_schema": {}, "cache_control": null});
+    let number = |unit: &str| json!({"type": unit, "value": 3});
+    let edits = json!([
+        {"type": "clear_thinking_20251015", "keep": number("thinking_turns")},
+        {"type": "clear_tool_uses_20250919", "trigger": number("tool_uses"), "clear_tool_inputs": ["a"]},
+    ]);
+    let mut draws = Draws::announced();
+    let (chat, message) = messages::both(&mut draws);
+    let function = json!({"type": "function", "name": "ls"});
+    let input = json!([
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {"type": "reasoning", "content": [], "summary": [{"type": "summary_text", "text": "t"}]},
+        {"type": "function_call", "call_id": "1", "name": "ls", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "2", "name": "sh", "input": "x"},
+        {"type": "function_call_output", "call_id": "1", "output": "r"},
+        {"type": "additional_tools", "tools": [{"type": "custom", "name": "sh"}]},
+    ]);
+    let space = json!({"type": "namespace", "name": "n", "tools": [function]});
+    [
+        (
+            CHAT,
+            chat,
+            json!({"nvext": {"agent_hints": {"priority": 1}, "cache_control": {"type": "ephemeral"}}}),
+        ),
+        (MESSAGES, message, json!({"tools": [tool], "context_management": {"edits": edits}})),
+        (RESPONSES, json!({"model": "m", "input": input}), json!({"tools": [function, space]})),
+    ]
+}
+
+#[test]
+fn what_is_read_of_a_conversation_is_in_the_document() {
+    let document = openapi(&Limits::default());
+    for (body, mut conversation, more) in conversations() {
+        for (name, value) in more.as_object().expect("fields") {
+            conversation[name] = value.clone();
+        }
+        let tried = endpoints().into_iter().find(|tried| tried.body.path == body.path);
+        drop(read::take());
+        (tried.expect("the endpoint").decode)(&conversation).expect("taken");
+        let place = &document["paths"][body.path]["post"]["requestBody"]["content"];
+        let schema = &place["application/json"]["schema"];
+        let paths = read::take();
+        assert!(paths.len() > 30, "{paths:?}");
+        for path in paths {
+            let path = path.replace('[', ".[");
+            let path: Vec<_> = path
+                .split('.')
+                .map(|name| if name.starts_with('[') { "[]" } else { name })
+                .collect();
+            assert!(describes(&document, schema, &path), "{} reads {path:?}", body.path);
+        }
+    }
+}
+
+#[test]
+fn the_document_has_every_route_and_every_schema_that_it_names() {
+    let document = openapi(&Limits::default());
+    let routes = include_str!("../http.rs").split(".route(\"").skip(1);
+    let routes = routes.map(|rest| rest.split('"').next().expect("a path"));
+    let elsewhere = ["/live", "/ready", "/metrics"];
+    let mut routes: Vec<_> =
+        routes.chain(elsewhere).map(|path| path.replace("{*id}", "{id}")).collect();
+    routes.sort_unstable();
+    let paths = document["paths"].as_object().expect("paths");
+    let mut described: Vec<_> = paths.keys().cloned().collect();
+    described.sort_unstable();
+    assert_eq!(described, routes);
+    let text = document.to_string();
+    let named = text.split("\"#").skip(1).map(|rest| rest.split('"').next().expect("a place"));
+    for place in named {
+        assert!(document.pointer(place).is_some(), "{place}");
     }
 }
 
