@@ -68,7 +68,7 @@ def round_of(args, api):
     ) as cluster:
         command = ["taskset", "-c", "1", args.baton, "bench", "streams", "--url", cluster.urls[0]]
         command += ["--pid", str(cluster.router_pids[0]), "--streams", str(args.streams)]
-        command += ["--tokens", str(args.tokens), "--interval-ms", str(args.interval_ms)]
+        command += ["--tokens", str(args.tokens)]
         said = subprocess.run(command + ["--api", api], check=True, stdout=subprocess.PIPE)
         return json.loads(said.stdout)
 

@@ -122,18 +122,21 @@ fn prompt(args: &RequestsArgs, number: u64) -> String {
     text
 }
 
-/// Appends pseudo-random words up to a length (xorshift64, Marsaglia 2003).
+/// Prose, for its words.
+const PROSE: &str = include_str!("../../../docs/ARCHITECTURE.md");
+
+/// Appends words, drawn from prose, up to a length (xorshift64, Marsaglia 2003).
 fn words(text: &mut String, seed: u64, bytes: usize) {
     let mut state = seed | 1;
     while text.len() < bytes {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        let mut letters = state;
-        for _ in 0..(2 + state % 7) {
-            text.push(char::from(b'a' + (letters % 26) as u8));
-            letters /= 26;
-        }
+        // From a random place to the end of a word.
+        let rest = PROSE.as_bytes().get(state as usize % PROSE.len()..).unwrap_or_default();
+        let letters = rest.split(|byte| !byte.is_ascii_alphabetic()).find(|word| !word.is_empty());
+        let word = letters.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("end");
+        text.push_str(word);
         text.push(' ');
     }
     text.truncate(bytes);

@@ -1,8 +1,10 @@
 //! `baton bench streams`: many answers at once, each token of which is due at its time.
 //!
-//! A stream's tokens are due one interval after the other; the schedule begins so that its earliest
-//! token is in time. How late the others are counts whatever delays them on the way: worker, router
-//! and this client, which reads the clock when it has the bytes.
+//! A stream's tokens are due one step of the workers after the other; the schedule begins so that its
+//! earliest token is in time. How late the others are counts whatever delays them on the way: worker,
+//! router and this client, which reads the clock when it has the bytes. A step is what it took on the
+//! average of all streams, since workers take a little longer than they are told; whether the server
+//! kept up is seen from the share of a core that it used.
 
 use super::cost::Cost;
 use super::{failure, measured};
@@ -33,9 +35,6 @@ pub(crate) struct StreamsArgs {
     /// Tokens of each
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     tokens: u32,
-    /// Milliseconds between two tokens of a stream, as the workers were told
-    #[arg(long, value_name = "MS", default_value_t = 20.0)]
-    interval_ms: f64,
     /// What is asked: `chat` or `messages`
     #[arg(long, value_enum, default_value_t = Api::Chat)]
     api: Api,
@@ -182,6 +181,16 @@ fn count(mark: &[u8], tail: &mut Vec<u8>, bytes: &[u8]) -> usize {
     found
 }
 
+/// The time from one token to the next, over all streams.
+fn step_ms(arrivals: &[Vec<Duration>]) -> f64 {
+    let steps = arrivals.iter().filter_map(|one| {
+        let (first, last) = (one.first()?, one.last()?);
+        Some(last.saturating_sub(*first).as_secs_f64() * 1e3 / (one.len() - 1) as f64)
+    });
+    let all: Vec<f64> = steps.collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}
+
 /// How late each token was, in milliseconds.
 fn lateness(arrivals: &[Duration], interval_ms: f64) -> Sample {
     let plan = |(n, at): (usize, &Duration)| at.as_secs_f64() * 1e3 - n as f64 * interval_ms;
@@ -191,7 +200,8 @@ fn lateness(arrivals: &[Duration], interval_ms: f64) -> Sample {
 }
 
 fn figures(args: &StreamsArgs, arrivals: &[Vec<Duration>], before: Cost, window: &Window) -> Value {
-    let late: Vec<_> = arrivals.iter().map(|one| lateness(one, args.interval_ms)).collect();
+    let step_ms = step_ms(arrivals);
+    let late: Vec<_> = arrivals.iter().map(|one| lateness(one, step_ms)).collect();
     let p99: Sample = late.iter().filter_map(|one| one.percentile(99.0)).collect();
     let worst: Sample = late.iter().filter_map(Sample::max).collect();
     let per_token = |time: Duration| 1e6 * time.as_secs_f64() / window.tokens as f64;
@@ -199,6 +209,8 @@ fn figures(args: &StreamsArgs, arrivals: &[Vec<Duration>], before: Cost, window:
     json!({
         "streams": args.streams,
         "tokens_per_s": rounded(Some(window.tokens as f64 / window.length.as_secs_f64())),
+        "step_ms": rounded(Some(step_ms)),
+        "core": rounded(Some((window.cost.user + window.cost.system).as_secs_f64() / window.length.as_secs_f64())),
         "window_s": rounded(Some(window.length.as_secs_f64())),
         "late_ms_p99_median_stream": rounded(p99.median()),
         "late_ms_p99_worst_stream": rounded(p99.max()),
@@ -230,6 +242,8 @@ mod tests {
         let at = [5, 27, 45, 100].map(Duration::from_millis);
         let late = lateness(&at, 20.0);
         assert_eq!(late.min(), Some(0.0));
+        let other = [10, 40, 60, 80].map(Duration::from_millis);
+        assert!((step_ms(&[at.to_vec(), other.to_vec()]) - 27.5).abs() < 1e-6);
         assert!((late.max().unwrap_or(0.0) - 35.0).abs() < 1e-6);
     }
 }
