@@ -41,7 +41,7 @@ const PATTERNS: [&str; 6] = [
     // DeepSeek V3, after its splits at digits and at Chinese and Japanese.
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
     // The demo model's, which looks at nothing around a match.
-    r##"(?: ["{\[]|["{}\[\]:,])+| ?\p{L}+|\p{N}|\s|[^\s\p{L}\p{N}]"##,
+    r#"(?: ["{\[]|["{}\[\]:,])+| ?\p{L}+|\p{N}|\s|[^\s\p{L}\p{N}]"#,
 ];
 /// Splits that may stand before the pattern: neither knows letters or white space.
 const SPLITS_BEFORE: [&str; 2] = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+"];

@@ -16,7 +16,7 @@ pub const QWEN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\
 pub const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 pub const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-pub const DEMO: &str = r##"(?: ["{\[]|["{}\[\]:,])+| ?\p{L}+|\p{N}|\s|[^\s\p{L}\p{N}]"##;
+pub const DEMO: &str = r#"(?: ["{\[]|["{}\[\]:,])+| ?\p{L}+|\p{N}|\s|[^\s\p{L}\p{N}]"#;
 /// As in its file, with the line ends themselves in the pattern.
 pub const DEEPSEEK: [&str; 3] = [
     r"\p{N}{1,3}",
