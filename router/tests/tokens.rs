@@ -51,6 +51,12 @@ async fn what_cannot_be_is_refused_with_the_field_named() {
         ("/tokenize", json!({"model": "tiny", "prompt": 5}), "prompt", "invalid_type"),
         (
             "/tokenize",
+            json!({"model": "tiny", "prompt": "x", "messages": 5}),
+            "messages",
+            "invalid_value",
+        ),
+        (
+            "/tokenize",
             json!({"model": "tiny", "prompt": "x", "add_special_tokens": false}),
             "add_special_tokens",
             "unsupported_value",

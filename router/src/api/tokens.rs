@@ -86,10 +86,13 @@ pub(super) fn asked(body: &Value, limits: &Limits) -> Result<(String, Prompt, bo
     let body = Object::body(body, &TOKENIZE, limits)?;
     let name = body.required_string("model")?.to_owned();
     let words = body.boolean("return_token_strs")?.unwrap_or(false);
-    let prompt = match body.get("prompt") {
-        Some(value) => prompt(value)?,
-        None if body.get("messages").is_some() => Prompt::Chat(chat::conversation(body, limits)?),
-        None => return Err(Invalid::missing("prompt")),
+    let prompt = match (body.get("prompt"), body.get("messages")) {
+        (Some(_), Some(_)) => {
+            return Err(Invalid::value("messages", "'messages' and 'prompt' exclude each other"));
+        }
+        (Some(value), None) => prompt(value)?,
+        (None, Some(_)) => Prompt::Chat(chat::conversation(body, limits)?),
+        (None, None) => return Err(Invalid::missing("prompt")),
     };
     Ok((name, prompt, words))
 }

@@ -56,7 +56,12 @@ pub(super) fn endpoints() -> [Tried; 7] {
             body: TOKENIZE,
             least: json!({"model": "m", "messages": said}),
             decode: |body| {
-                let (model, prompt, words) = tokens::asked(body, &Limits::default())?;
+                let mut body = body.clone();
+                // The one stands instead of the other.
+                if !body["prompt"].is_null() {
+                    body.as_object_mut().expect("an object").remove("messages");
+                }
+                let (model, prompt, words) = tokens::asked(&body, &Limits::default())?;
                 Ok(format!("{model} {} {words}", told(&prompt)))
             },
         },

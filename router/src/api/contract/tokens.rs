@@ -13,11 +13,7 @@ pub(in crate::api) const DETOKENIZE: Body =
 const ASKED: &[Field] = &[
     MODEL,
     supported("prompt", Kind::Schema("Prompt"), "text, or an array of token ids"),
-    supported(
-        "messages",
-        Kind::Schema("ChatMessages"),
-        "a conversation, where there is no `prompt`",
-    ),
+    supported("messages", Kind::Schema("ChatMessages"), "a conversation instead of a `prompt`"),
     supported("return_token_strs", Kind::Boolean, "what each id reads"),
     supported("add_special_tokens", Kind::Boolean, "a prompt is tokenised as the model gets it")
         .refused(But::Is("true")),
