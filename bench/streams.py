@@ -1,4 +1,4 @@
-"""What a router does for many streams at once, each of which is due a token every 20 ms.
+"""What a router does for many streams at once, each of which is to get a token every 20 ms.
 
     python bench/streams.py --baton target/release/baton
 
@@ -88,6 +88,7 @@ def main():
         rows.append(round_of(args, args.api))
         print(f"round {number + 1}: one write {writes[-1]:.2f} us; {rows[-1]}", file=sys.stderr)
     found = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    found["interval_ms"] = args.interval_ms
     found["write_us"] = statistics.median(writes)
     print(json.dumps(dict(api=args.api, median=found, rounds=rows)))
 

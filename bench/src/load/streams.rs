@@ -13,7 +13,7 @@ use crate::stats::{Sample, rounded};
 use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use clap::Args;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -84,10 +84,10 @@ async fn measure(args: &StreamsArgs) -> Result<Value, Failure> {
     let shared = Shared::new();
     let before = Cost::of(args.pid)?;
     let streams =
-        join_all((0..args.streams).map(|n| stream(&client, args, n, args.tokens, &shared)));
-    let (streams, window) = tokio::join!(streams, window(args, &shared));
-    let arrivals = streams.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok(figures(args, &arrivals, before, &window?))
+        try_join_all((0..args.streams).map(|n| stream(&client, args, n, args.tokens, &shared)));
+    // A stream that fails ends the wait for the others, too.
+    let (arrivals, window) = tokio::try_join!(streams, window(args, &shared))?;
+    Ok(figures(args, &arrivals, before, &window))
 }
 
 impl Shared {

@@ -86,7 +86,10 @@ impl Stream {
     async fn carry(mut self) -> Result<(), Cut> {
         let mut out = Vec::new();
         self.writer.head(&mut out);
-        self.flush(&mut out).await?;
+        if !out.is_empty() {
+            // By itself: it may be as large as the request, and the buffer keeps its size.
+            self.send(std::mem::take(&mut out).into()).await?;
+        }
         // Set anew only when it has gone off: a timer for each piece would cost more than the piece.
         let mut silence = Box::pin(tokio::time::sleep(self.keep_alive));
         let mut said = Instant::now();
@@ -103,13 +106,16 @@ impl Stream {
                     continue;
                 }
             };
-            said = Instant::now();
             match delta {
                 Some(Ok(delta)) => {
                     let (summary, last) = (self.turn.summary(), self.turn.is_complete());
                     self.writer.piece(&delta, &summary, last, &mut out);
                     self.turn.reuse(delta);
-                    self.flush(&mut out).await?;
+                    // A piece may say nothing yet; what is not sent keeps no connection alive.
+                    if !out.is_empty() {
+                        said = Instant::now();
+                        self.flush(&mut out).await?;
+                    }
                 }
                 Some(Err(error)) => {
                     self.writer.fail(&error, &mut out);

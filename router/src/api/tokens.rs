@@ -4,7 +4,7 @@
 use super::body::{json, read};
 use super::chat;
 use super::completions::{prompt, token_ids};
-use super::contract::{DETOKENIZE, TOKENIZE};
+use super::contract::{CONVERSATION, DETOKENIZE, TOKENIZE};
 use super::fields::Object;
 use super::http::identify;
 use crate::config::Limits;
@@ -86,15 +86,27 @@ pub(super) fn asked(body: &Value, limits: &Limits) -> Result<(String, Prompt, bo
     let body = Object::body(body, &TOKENIZE, limits)?;
     let name = body.required_string("model")?.to_owned();
     let words = body.boolean("return_token_strs")?.unwrap_or(false);
-    let prompt = match (body.get("prompt"), body.get("messages")) {
-        (Some(_), Some(_)) => {
-            return Err(Invalid::value("messages", "'messages' and 'prompt' exclude each other"));
+    let prompt = match body.get("prompt") {
+        Some(value) => {
+            alone(body)?;
+            prompt(value)?
         }
-        (Some(value), None) => prompt(value)?,
-        (None, Some(_)) => Prompt::Chat(chat::conversation(body, limits)?),
-        (None, None) => return Err(Invalid::missing("prompt")),
+        None if body.get("messages").is_some() => Prompt::Chat(chat::conversation(body, limits)?),
+        None => return Err(Invalid::missing("prompt")),
     };
     Ok((name, prompt, words))
+}
+
+/// A prompt is no conversation: what belongs to one would be left out without a word.
+fn alone(body: Object<'_>) -> Result<(), Invalid> {
+    let names = CONVERSATION.iter().map(|field| field.name).chain(["messages"]);
+    match names.into_iter().find(|name| body.get(name).is_some()) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("'{name}' and 'prompt' exclude each other.");
+            Err(Invalid::value(name, message))
+        }
+    }
 }
 
 /// What ids read, markers included.

@@ -26,7 +26,7 @@ const OWN: &[Field] = &[
 ];
 
 /// What makes the prompt of a conversation, beside its messages.
-pub(super) const CONVERSATION: &[Field] = &[
+pub(in crate::api) const CONVERSATION: &[Field] = &[
     supported("tools", Kind::Schema("ChatTools"), "given to the chat template, keys in your order"),
     supported(
         "tool_choice",

@@ -94,7 +94,7 @@ const CONVERSATION: &[Field] = &[
             supported(
                 "budget_tokens",
                 Kind::Integer(THINKING_BUDGET_MIN, Most::Fixed(i32::MAX as i64 - 1)),
-                "with `enabled`, and less than `max_tokens`; not enforced",
+                "with `enabled`, less than `max_tokens`, and checked with any `type`; not enforced",
             )
             .ignored(),
         ]),

@@ -18,7 +18,7 @@ mod shared;
 mod tests;
 mod tokens;
 
-pub(super) use chat::CHAT;
+pub(super) use chat::{CHAT, CONVERSATION};
 pub(super) use completions::COMPLETIONS;
 pub(super) use messages::{COUNT_TOKENS, MESSAGES};
 pub(super) use openapi::openapi;

@@ -122,7 +122,12 @@ const OPERATIONS: [Operation; 16] = [
         (TEXT, "Text"),
         &[Errors { schema: "Text", statuses: &[503] }],
     ),
-    got("/health", "The same for a load balancer.", (JSON, "Health"), &[]),
+    got(
+        "/health",
+        "Always ok while the process runs; `/ready` tells whether it takes requests.",
+        (JSON, "Health"),
+        &[],
+    ),
     got("/metrics", "Figures for Prometheus.", (baton_node::metrics::CONTENT_TYPE, "Text"), &[]),
 ];
 
