@@ -4,12 +4,14 @@
 
 mod common;
 
+use baton_node::config::Span;
 use baton_proto::internal::finished::Reason;
 use baton_proto::internal::sequence_update::Update;
 use baton_proto::internal::{Logprob, Tokens};
 use common::client::steady;
 use common::stage::{RESPONSES, Stage, with};
-use common::worker::{admitted, finished};
+use common::within;
+use common::worker::{admitted, finished, first_tokens, tokens};
 use serde_json::{Value, json};
 
 /// What the model draws; its template has opened the reasoning.
@@ -191,4 +193,34 @@ async fn what_is_cut_off_is_incomplete() {
     let last = events.last().unwrap();
     assert_eq!(last["type"], "response.incomplete");
     assert_eq!(done["item"], last["response"]["output"][1]);
+}
+
+/// The input of a custom tool is told at its end. Until then the model speaks and nothing is sent.
+#[tokio::test]
+async fn a_stream_is_kept_alive_while_what_comes_is_not_told_yet() {
+    let stage = Stage::open_with(|config| config.timeouts.keep_alive = Span::millis(20)).await;
+    let begin = async {
+        let submit = stage.worker.submitted().await;
+        let call = PATCH.split_at(PATCH.find("input").unwrap()).0;
+        let begun = first_tokens(&stage.ids(&[THOUGHT, call].concat()));
+        stage.worker.say(&submit, 0, [admitted(), begun]).await;
+        submit
+    };
+    let asked = body(&json!({"stream": true}));
+    let (mut stream, submit) = tokio::join!(stage.house.stream(RESPONSES, &asked), begin);
+    let more = [tokens(&stage.ids("input\": \"")), tokens(&stage.ids("word "))];
+    stage.worker.say(&submit, 0, [more[0].clone()]).await;
+    let speak = async {
+        for _ in 0..1000 {
+            stage.worker.say(&submit, 0, [more[1].clone()]).await;
+            // Far less than the time after which a silent stream is kept alive.
+            assert_eq!(stage.house.get("/live").await.status, 200);
+        }
+        panic!("nothing was sent while much was said");
+    };
+    let hear = async { while stream.raw().await.unwrap() != ": keep-alive" {} };
+    tokio::select! {
+        () = within(hear) => {}
+        never = speak => never,
+    }
 }

@@ -4,6 +4,7 @@ use super::House;
 use super::client::steady;
 use super::worker::{FakeWorker, admitted, finished, first_tokens, tokens};
 use baton_proto::internal::finished::Reason;
+use baton_router::config::Config;
 use baton_text::TextModel;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -33,6 +34,10 @@ pub struct Stage {
 
 impl Stage {
     pub async fn open() -> Self {
+        Self::open_with(|_| {}).await
+    }
+
+    pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
         let text = TextModel::load(&demo()).unwrap();
         let worker = FakeWorker::start_with("d1", |description| {
             let model = description.model.as_mut().unwrap();
@@ -43,6 +48,7 @@ impl Stage {
         let house = House::open_with(&[&worker], |config| {
             config.model.synthetic_vocab = None;
             config.model.dir = Some(demo());
+            change(config);
         })
         .await;
         Self { house, worker, text }
