@@ -81,14 +81,7 @@ fn logprobs(body: Object<'_>) -> Result<Option<u8>, Invalid> {
 }
 
 fn messages(body: Object<'_>, limits: &Limits) -> Result<Vec<Message>, Invalid> {
-    let values = body.array("messages")?.ok_or_else(|| Invalid::missing("messages"))?;
-    if values.is_empty() {
-        let message = "Invalid 'messages': expected at least 1 message, but got none.".to_owned();
-        return Err(Invalid { param: Some("messages".to_owned()), code: "empty_array", message });
-    }
-    if values.len() > limits.messages_max {
-        return Err(common::too_many("messages", "messages", limits.messages_max, values.len()));
-    }
+    let values = common::messages(body, limits)?;
     values.iter().enumerate().map(|(i, value)| message(value, &format!("messages[{i}]"))).collect()
 }
 

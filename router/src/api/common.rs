@@ -284,6 +284,35 @@ pub(super) fn no_images(path: &str) -> Invalid {
     Invalid::unsupported(path, message)
 }
 
+/// A conversation's entries: at least one, and no more than may be. `one` and `several` are what
+/// they are called.
+pub(super) fn entries<'a>(
+    values: &'a [Value],
+    path: &str,
+    (one, several): (&str, &str),
+    max: usize,
+) -> Result<&'a [Value], Invalid> {
+    if values.is_empty() {
+        return Err(empty(path, one));
+    }
+    if values.len() > max {
+        return Err(too_many(path, several, max, values.len()));
+    }
+    Ok(values)
+}
+
+/// The messages of a body, by number within the limit.
+pub(super) fn messages<'a>(body: Object<'a>, limits: &Limits) -> Result<&'a [Value], Invalid> {
+    let values = body.array("messages")?.ok_or_else(|| Invalid::missing("messages"))?;
+    entries(values, "messages", ("message", "messages"), limits.messages_max)
+}
+
+/// A list without what it should have.
+pub(super) fn empty(path: &str, what: &str) -> Invalid {
+    let message = format!("Invalid '{path}': expected at least 1 {what}, but got none.");
+    Invalid { param: Some(path.to_owned()), code: "empty_array", message }
+}
+
 /// A list or text beyond its limit.
 pub(super) fn too_many(path: &str, what: &str, max: usize, got: usize) -> Invalid {
     let message = format!("Invalid '{path}': expected at most {max} {what}, but got {got}.");

@@ -39,9 +39,9 @@ pub(super) fn prompt(value: &Value) -> Result<Prompt, Invalid> {
         other => return Err(Invalid::kind("prompt", EXPECTED, fields::kind(other))),
     };
     match values.as_slice() {
-        [] => Err(empty("prompt")),
+        [] => Err(common::empty("prompt", "element")),
         [Value::String(text)] => Ok(Prompt::Text(text.clone())),
-        [Value::Array(ids)] if ids.is_empty() => Err(empty("prompt[0]")),
+        [Value::Array(ids)] if ids.is_empty() => Err(common::empty("prompt[0]", "element")),
         [Value::Array(ids)] => token_ids(ids, "prompt[0]").map(Prompt::Tokens),
         [Value::String(_) | Value::Array(_), ..] => {
             let message = format!(
@@ -66,9 +66,4 @@ pub(super) fn token_ids(values: &[Value], path: &str) -> Result<Vec<TokenId>, In
             })),
     };
     values.iter().enumerate().map(id).collect()
-}
-
-fn empty(path: &str) -> Invalid {
-    let message = format!("Invalid '{path}': expected at least 1 element, but got none.");
-    Invalid { param: Some(path.to_owned()), code: "empty_array", message }
 }

@@ -6,7 +6,7 @@ use crate::config::{Limits, Switch};
 use crate::error::Invalid;
 use crate::intent::{Bounds, Outcome, Said};
 use baton_proto::ids::{RequestId, TenantId};
-use baton_proto::ir::{Content, Hints, JsonText, Part, Prompt, Role, Sampling, Stop};
+use baton_proto::ir::{Chat, Content, Hints, JsonText, Part, Prompt, Role, Sampling, Stop};
 use baton_text::SamplingDefaults;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -53,11 +53,20 @@ fn chat_with(fields: &Value) -> Value {
     merged(json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}), fields)
 }
 
-fn merged(mut body: Value, fields: &Value) -> Value {
+/// A body with these fields set.
+pub(super) fn merged(mut body: Value, fields: &Value) -> Value {
     for (name, value) in fields.as_object().expect("fields") {
         body[name] = value.clone();
     }
     body
+}
+
+/// The conversation that a call is about.
+pub(super) fn chat_of(call: Call) -> Chat {
+    match call.request.prompt {
+        Prompt::Chat(chat) => chat,
+        other => panic!("not a chat: {other:?}"),
+    }
 }
 
 /// The only message of a chat, parsed.

@@ -46,14 +46,7 @@ pub(super) fn messages(
     limits: &Limits,
     marks: &mut Marks,
 ) -> Result<Vec<Message>, Invalid> {
-    let values = body.array("messages")?.ok_or_else(|| Invalid::missing("messages"))?;
-    if values.is_empty() {
-        let message = "Invalid 'messages': expected at least 1 message, but got none.".to_owned();
-        return Err(Invalid { param: Some("messages".to_owned()), code: "empty_array", message });
-    }
-    if values.len() > limits.messages_max {
-        return Err(common::too_many("messages", "messages", limits.messages_max, values.len()));
-    }
+    let values = common::messages(body, limits)?;
     let mut messages = Vec::with_capacity(values.len() + 1);
     for (i, value) in values.iter().enumerate() {
         append(value, &format!("messages[{i}]"), marks, &mut messages)?;

@@ -4,13 +4,11 @@ use super::request::parse;
 use crate::api::chat;
 use crate::api::common::Call;
 use crate::api::responses;
-use crate::api::tests::{mint, refusal, spelled};
+use crate::api::tests::{chat_of, merged, mint, refusal, spelled};
 use crate::config::Limits;
 use crate::error::Invalid;
 use crate::seeded_tests::{Draws, rounds};
-use baton_proto::ir::{
-    CacheTtl, Chat, Content, Edit, Message, Prompt, Role, ToolChoice, ToolSet, Trigger,
-};
+use baton_proto::ir::{CacheTtl, Chat, Content, Edit, Message, Role, ToolChoice, ToolSet, Trigger};
 use baton_text::TextModel;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -22,18 +20,7 @@ fn read(body: &Value) -> Result<Call, Invalid> {
 /// A message with these fields besides the required ones.
 fn with(fields: &Value) -> Value {
     let user = json!([{"role": "user", "content": "hi"}]);
-    let mut body = json!({"model": "tiny", "max_tokens": 9, "messages": user});
-    for (name, value) in fields.as_object().expect("fields") {
-        body[name] = value.clone();
-    }
-    body
-}
-
-fn chat_of(call: Call) -> Chat {
-    match call.request.prompt {
-        Prompt::Chat(chat) => chat,
-        other => panic!("not a chat: {other:?}"),
-    }
+    merged(json!({"model": "tiny", "max_tokens": 9, "messages": user}), fields)
 }
 
 fn chat(fields: &Value) -> Chat {

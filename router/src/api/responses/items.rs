@@ -37,14 +37,8 @@ pub(super) fn messages(
     match body.get("input") {
         None => return Err(Invalid::missing("input")),
         Some(Value::String(text)) => all.say(Role::User, vec![Part::text(text)]),
-        Some(Value::Array(items)) if items.is_empty() => {
-            let message = "Invalid 'input': expected at least 1 item, but got none.".to_owned();
-            return Err(Invalid { param: Some("input".to_owned()), code: "empty_array", message });
-        }
         Some(Value::Array(items)) => {
-            if items.len() > limits.messages_max {
-                return Err(common::too_many("input", "items", limits.messages_max, items.len()));
-            }
+            let items = common::entries(items, "input", ("item", "items"), limits.messages_max)?;
             for (i, item) in items.iter().enumerate() {
                 all.take(Object::new(item, &format!("input[{i}]"))?, tools)?;
             }

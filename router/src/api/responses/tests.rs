@@ -4,11 +4,11 @@ use super::request::parse;
 use crate::api::chat;
 use crate::api::common::Call;
 use crate::api::messages::both;
-use crate::api::tests::{mint, refusal, spelled};
+use crate::api::tests::{chat_of, merged, mint, refusal, spelled};
 use crate::config::Limits;
 use crate::error::Invalid;
 use crate::seeded_tests::{Draws, rounds};
-use baton_proto::ir::{Chat, Message, Prompt, ToolChoice};
+use baton_proto::ir::{Message, ToolChoice};
 use serde_json::{Value, json};
 
 fn read(body: &Value) -> Result<Call, Invalid> {
@@ -17,18 +17,7 @@ fn read(body: &Value) -> Result<Call, Invalid> {
 
 /// A response with these fields besides the required ones.
 fn with(fields: &Value) -> Value {
-    let mut body = json!({"model": "tiny", "input": "hi"});
-    for (name, value) in fields.as_object().expect("fields") {
-        body[name] = value.clone();
-    }
-    body
-}
-
-fn chat_of(call: Call) -> Chat {
-    match call.request.prompt {
-        Prompt::Chat(chat) => chat,
-        other => panic!("not a chat: {other:?}"),
-    }
+    merged(json!({"model": "tiny", "input": "hi"}), fields)
 }
 
 fn told(messages: &[Message]) -> String {
