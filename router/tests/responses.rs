@@ -107,8 +107,8 @@ async fn a_streams_events_together_are_the_whole_answer() {
     };
     assert_eq!(output(&last["response"]), output(&whole));
     assert_eq!(last["response"]["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
-    // Up to the words that follow.
-    let thought = stage.ids(THOUGHT).len();
+    // Up to the marker that ends it, and not the newlines behind that.
+    let thought = stage.ids(THOUGHT.trim_end()).len();
     assert_eq!(whole["usage"]["output_tokens_details"]["reasoning_tokens"], thought);
 }
 

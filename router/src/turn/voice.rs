@@ -32,6 +32,10 @@ pub(super) struct Reader {
     at: u64,
     /// What was said last is reasoning, and nothing else has followed it.
     thinks: bool,
+    /// Markers that end it.
+    ends: Vec<&'static str>,
+    /// One of these came last.
+    ended: bool,
 }
 
 impl Reader {
@@ -43,6 +47,8 @@ impl Reader {
             markers: VecDeque::new(),
             at: 0,
             thinks: voice.start.in_reasoning,
+            ends: style.sections().map_or_else(Vec::new, |sections| sections.close),
+            ended: false,
         }
     }
 
@@ -56,7 +62,8 @@ impl Reader {
         self.markers.push_back((at, marker));
     }
 
-    /// Whether the model thinks: from the first words of its reasoning until something else is said.
+    /// Whether the model thinks: from the first words of its reasoning to the marker that ends it, or
+    /// until something else is said.
     pub(super) fn thinks(&self) -> bool {
         self.thinks
     }
@@ -64,6 +71,7 @@ impl Reader {
     /// Reads more of the text; whether the answer is to end here.
     pub(super) fn read(&mut self, text: &str, out: &mut Events) -> bool {
         let before = out.size();
+        self.thinks &= !std::mem::take(&mut self.ended);
         self.parse(text, out);
         if out.size() != before {
             self.thinks = out.ends_in_reasoning();
@@ -82,6 +90,7 @@ impl Reader {
                 if taken == rest {
                     self.markers.pop_front();
                     self.parser.push(Piece::Special(marker), out);
+                    self.ended |= self.ends.contains(&marker);
                 }
                 (text, self.at) = (&text[taken..], self.at + taken as u64);
                 continue;
