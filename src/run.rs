@@ -177,6 +177,7 @@ impl Runner {
                 min_tokens: 0,
                 end_ids: if args.ignore_eos { Vec::new() } else { spec.eos },
             },
+            thinking: None,
             logprobs: Some(0),
             raw_top: args.top_logits,
             precedence: Precedence::default(),

@@ -2,12 +2,14 @@
 
 use crate::event::{Action, News, Update};
 use crate::schedule::{DecodeSchedule, Part};
-use crate::turn::{Phase, Turn, TurnId};
+use crate::thinking::NextToken;
+use crate::turn::{Choice, Phase, Turn, TurnId};
 use baton_engine::api::{Batch, Drawn, Item, ItemOutput, Sample, StepOutput};
 use baton_kv::lease::WriteLease;
 use baton_proto::ir::FinishReason;
 use baton_worker::fill::Next;
 use baton_worker::plan::{Plan, Segment};
+use std::borrow::Cow;
 use std::time::Duration;
 
 impl DecodeSchedule {
@@ -215,8 +217,12 @@ impl DecodeSchedule {
             turn.report.prefill = now.saturating_sub(turn.admitted.unwrap_or(now));
         }
         let token = drawn.token;
-        turn.choices[choice].drawn += 1;
-        let count = turn.choices[choice].drawn;
+        let state = &mut turn.choices[choice];
+        state.drawn += 1;
+        let count = state.drawn;
+        if let (Some(rule), Some(thinking)) = (&turn.request.thinking, &mut state.thinking) {
+            thinking.push(rule, token);
+        }
         let report = (count == 1).then_some(turn.report);
         let router = turn.request.router;
         let mut send = |news| {
@@ -243,14 +249,24 @@ impl DecodeSchedule {
 /// How this choice draws its next token.
 fn sample(turn: &Turn, choice: usize) -> Sample<'_> {
     let request = &turn.request;
-    let drawn = turn.choices[choice].drawn;
+    let Choice { drawn, thinking, .. } = turn.choices[choice];
     let suppressed: &[u32] =
         if drawn < request.stop.min_tokens { &request.stop.end_ids } else { &[] };
+    let mut suppressed = Cow::Borrowed(suppressed);
+    let mut forced = None;
+    if let (Some(rule), Some(thinking)) = (&request.thinking, thinking) {
+        match thinking.next(rule) {
+            NextToken::Free => {}
+            NextToken::Not(token) => suppressed.to_mut().push(token),
+            NextToken::Forced(token) => forced = Some(token),
+        }
+    }
     Sample {
         sampling: &request.sampling,
         choice: choice as u16,
         prompt_len: turn.prompt_len(),
         suppressed,
+        forced,
         logprobs: request.logprobs,
         raw_top: if drawn == 0 { request.raw_top } else { 0 },
         last: drawn + 1 >= request.stop.max_tokens,

@@ -11,5 +11,6 @@ pub mod prefill_call;
 pub mod schedule;
 pub mod service;
 pub mod shell;
+pub mod thinking;
 pub mod turn;
 pub mod wire;

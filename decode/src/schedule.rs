@@ -657,3 +657,6 @@ mod join_tests;
 #[cfg(test)]
 #[path = "schedule_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "schedule_thinking_tests.rs"]
+mod thinking_tests;

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::thinking::{NextToken, Thinking, ThinkingRule};
 use crate::turn::{Candidate, StopRule};
 use baton_arena::{Arena, ArenaOptions};
 use baton_engine::api::Engine;
-use baton_engine::witness::{Witness, WitnessSpec, expected};
+use baton_engine::witness::{Witness, WitnessSpec, expected_under};
 use baton_kv::hash::ChainRoot;
 use baton_kv::pool::{Counts, PoolConfig, SlotGate};
 use baton_kv::record::SlotRecord;
@@ -31,7 +32,7 @@ pub(super) struct Rig {
     actions: Vec<Action>,
     pub(super) computed: u32,
     /// A choice waited for memory at some time.
-    preempted: bool,
+    pub(super) preempted: bool,
 }
 
 impl Rig {
@@ -116,7 +117,8 @@ impl Rig {
     pub(super) fn assert_answered(&self, turn: &TurnRequest) {
         for choice in 0..turn.choices {
             let (seed, most) = (turn.sampling.seed, turn.stop.max_tokens as usize);
-            let right = expected(&spec(), &turn.tokens, seed, choice, most);
+            let rule = |answer: &[TokenId]| laid_down(turn.thinking.as_ref(), answer);
+            let right = expected_under(&spec(), &turn.tokens, seed, choice, most, rule);
             let id = turn.request.0;
             assert_eq!(self.tokens(id, choice), right, "request {id}, choice {choice}");
             let ended = |(at, news): &(u16, &News)| {
@@ -194,6 +196,20 @@ impl Rig {
     }
 }
 
+/// The token that is forced after so much of an answer, and those that are suppressed.
+fn laid_down(rule: Option<&ThinkingRule>, answer: &[TokenId]) -> (Option<TokenId>, Vec<TokenId>) {
+    let Some(rule) = rule else { return (None, Vec::new()) };
+    let mut thinking = Thinking::new(rule);
+    for token in answer {
+        thinking.push(rule, *token);
+    }
+    match thinking.next(rule) {
+        NextToken::Free => (None, Vec::new()),
+        NextToken::Not(token) => (None, vec![token]),
+        NextToken::Forced(token) => (Some(token), Vec::new()),
+    }
+}
+
 pub(super) fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
     TurnRequest {
         router: RouterId(1),
@@ -208,6 +224,7 @@ pub(super) fn turn(id: u128, tokens: Vec<TokenId>) -> TurnRequest {
         choices: 1,
         sampling: Sampling { seed: id as u64, ..Sampling::greedy() },
         stop: StopRule { max_tokens: 20, min_tokens: 0, end_ids: spec().eos },
+        thinking: None,
         logprobs: None,
         raw_top: 0,
         precedence: Precedence::default(),

@@ -1,6 +1,7 @@
 //! One turn on a decode worker: what was asked, and its choices from the first block to the last
 //! token.
 
+use crate::thinking::{Thinking, ThinkingRule};
 use baton_proto::ids::{LeaseId, RequestId, SeqKey, SequenceHash, TokenId};
 use baton_proto::ir::Sampling;
 use baton_transfer::Peer;
@@ -55,6 +56,8 @@ pub struct TurnRequest {
     pub sampling: Sampling,
     /// When a choice ends.
     pub stop: StopRule,
+    /// What bounds the reasoning of each choice, if anything does.
+    pub thinking: Option<ThinkingRule>,
     /// Log-probabilities wanted, with that many alternatives.
     pub logprobs: Option<u8>,
     /// That many of the largest raw logits at the last prompt position.
@@ -126,6 +129,8 @@ pub struct Choice {
     pub phase: Phase,
     /// Tokens drawn.
     pub drawn: u32,
+    /// How far its reasoning is, where that is bounded.
+    pub thinking: Option<Thinking>,
     /// Blocks promised to it, once the turn is admitted. None while it is preempted, so that it
     /// continues only where there is room for all it has become, and none when it has ended.
     pub credit: usize,
@@ -223,7 +228,8 @@ pub struct Turn {
 impl Turn {
     /// A turn that has just come to a worker with so many slots.
     pub fn new(request: TurnRequest, slots: usize, now: Duration) -> Self {
-        let choice = |credit| Choice { phase: Phase::Waiting, drawn: 0, credit };
+        let thinking = request.thinking.as_ref().map(Thinking::new);
+        let choice = |credit| Choice { phase: Phase::Waiting, drawn: 0, thinking, credit };
         Self {
             arrived: now,
             admitted: None,

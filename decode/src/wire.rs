@@ -1,6 +1,7 @@
 //! Between `proto::internal` and the schedule's types. What routers send is checked here.
 
 use crate::event::{Failure, News, Update};
+use crate::thinking::ThinkingRule;
 use crate::turn::{Candidate, Report, RouterId, StopRule, TurnRequest};
 use baton_engine::api::{Drawn, ModelSpec};
 use baton_kv::hash::ChainRoot;
@@ -78,6 +79,7 @@ fn turn_from_wire(
     }
     let sampling = submit.sampling.ok_or(bad("submit.sampling", "is missing"))?;
     let stop = submit.stop.ok_or(bad("submit.stop", "is missing"))?;
+    let thinking = submit.thinking.map(|budget| ThinkingRule::from_wire(budget, spec));
     let room = admitted.answer_tokens(spec.context_tokens - length, submit.choices);
     let stop = stop_from_wire(stop, spec, room);
     let (strict_priority, priority) = admitted.precedence(submit.strict_priority, submit.priority);
@@ -97,6 +99,7 @@ fn turn_from_wire(
         sampling: sampling_from_wire(sampling),
         osl: submit.osl.min(stop.max_tokens),
         stop,
+        thinking: thinking.transpose()?,
         logprobs: submit.logprobs.map(|count| count.min(255) as u8),
         raw_top: 0,
         weight: admitted.weight(),

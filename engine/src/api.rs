@@ -8,6 +8,7 @@ use baton_arena::Arena;
 use baton_kv::lease::WriteLease;
 use baton_proto::ids::{SeqKey, SlotId, TokenId};
 use baton_proto::ir::Sampling;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Computes batches. One engine serves one worker; it is driven by one thread.
@@ -87,7 +88,10 @@ pub struct Sample<'a> {
     /// Tokens before this index are the prompt; penalties tell it from the answer.
     pub prompt_len: u32,
     /// Tokens that must not be drawn (end tokens before `min_tokens`).
-    pub suppressed: &'a [TokenId],
+    pub suppressed: Cow<'a, [TokenId]>,
+    /// This token comes, whatever the model would say and whatever is suppressed. It has its place
+    /// like one that is drawn, and the draws at other places are what they would be.
+    pub forced: Option<TokenId>,
     /// Log-probabilities of the drawn token and of that many alternatives.
     pub logprobs: Option<u8>,
     /// That many of the largest raw logits, before any processing.

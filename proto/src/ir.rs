@@ -28,6 +28,8 @@ pub struct Request {
     pub choices: u16,
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` likeliest alternatives.
     pub logprobs: Option<u8>,
+    /// Tokens of reasoning that each choice may have; then its end is written for the model.
+    pub thinking_budget: Option<u32>,
     /// What the harness says about its intent.
     pub hints: Hints,
 }

@@ -8,7 +8,7 @@ use crate::intent::{Bounds, Said};
 use crate::parse::Style;
 use crate::prompts::Prompts;
 use crate::service;
-use crate::turn::{Basis, PUBLIC_BLOCKS, prepare};
+use crate::turn::{Basis, PUBLIC_BLOCKS, Thinking, prepare};
 use baton_kv::hash::{ChainRoot, Salt};
 use baton_proto::ids::{RequestId, SequenceHash, TenantId, TokenId};
 use baton_proto::internal::ModelDescription;
@@ -24,6 +24,7 @@ pub struct Intake {
     config: Config,
     text: TextModel,
     style: Style,
+    thinking: Thinking,
     token_bytes_max: usize,
     model: Arc<Model>,
     prompts: Prompts,
@@ -69,10 +70,12 @@ impl Intake {
             ..ModelDescription::default()
         };
         let root = ChainRoot::new(&[0; 32], &[0; 32]);
+        let style = service::style(&text, &ModelConfig::default());
         Self {
             config: Config::default(),
             token_bytes_max: service::token_bytes_max(&text),
-            style: service::style(&text, &ModelConfig::default()),
+            thinking: Thinking::new(&style, &text),
+            style,
             text,
             model: Arc::new(Model { description, root }),
             prompts: Prompts::new(cache_bytes_max),
@@ -91,6 +94,7 @@ impl Intake {
             text: &self.text,
             token_bytes_max: self.token_bytes_max,
             style: &self.style,
+            thinking: &self.thinking,
             prompts: &self.prompts,
             answer_tokens_assumed: self.config.placement.answer_tokens_assumed,
         };

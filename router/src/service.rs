@@ -19,7 +19,7 @@ use crate::retry::RetryBudget;
 use crate::switches::{Board, Switches};
 use crate::tenancy::{Tenancy, Visitor};
 use crate::text_pool::TextPool;
-use crate::turn::{Basis, Counted, Prepared, Voice, count, length_keys, prepare};
+use crate::turn::{Basis, Counted, Prepared, Thinking, Voice, count, length_keys, prepare};
 use baton_node::Tasks;
 use baton_node::clock::{Clock, Monotonic};
 use baton_node::tenants::Seat;
@@ -41,12 +41,18 @@ pub(crate) struct Permit {
 /// granted that many bytes for each.
 const TOKEN_BYTES_MIN: usize = 64;
 
+/// What is said where reasoning shall be bounded and cannot be.
+const UNBOUNDED: &str =
+    "thinking budget not enforced: the model's marks of reasoning are no tokens of their own";
+
 /// What all requests of a router share.
 pub(crate) struct Service {
     config: Config,
     text: Arc<TextModel>,
     /// How the model writes reasoning and calls.
     style: Arc<Style>,
+    /// How the model's reasoning can be bounded.
+    thinking: Thinking,
     /// No token stands for more bytes of text.
     token_bytes_max: usize,
     cluster: Arc<Cluster>,
@@ -99,6 +105,7 @@ impl Service {
             config.timeouts.connect.0,
             board.clone(),
         )?;
+        let style = Arc::new(style(&text, &config.model));
         Ok(Self {
             prompts: Prompts::switched(
                 config.limits.prompt_cache_bytes_max.bytes(),
@@ -110,7 +117,8 @@ impl Service {
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
             speculation: Speculation::new(&config.speculation, metrics.clone()),
-            style: Arc::new(style(&text, &config.model)),
+            thinking: Thinking::new(&style, &text),
+            style,
             config,
             token_bytes_max: token_bytes_max(&text),
             text,
@@ -152,13 +160,17 @@ impl Service {
         let arrived = Instant::now();
         let service = self.clone();
         let work = move || {
-            let Call { request, delivery } = parse(&service.config)?;
+            let Call { request, mut delivery } = parse(&service.config)?;
+            if request.thinking_budget.is_some() && service.thinking == Thinking::Unseen {
+                delivery.warn(UNBOUNDED);
+            }
             let voice = voice(&request, &delivery);
             let model = service.model(&request.model)?;
             let length_keys = length_keys(&request);
             let learned = service.cluster.expected_answer(&length_keys);
             let basis = Basis {
                 style: &service.style,
+                thinking: &service.thinking,
                 text: &service.text,
                 token_bytes_max: service.token_bytes_max,
                 prompts: &service.prompts,
@@ -217,6 +229,7 @@ impl Service {
             let (text, prompts) = (&service.text, &service.prompts);
             let basis = Basis {
                 style: &service.style,
+                thinking: &service.thinking,
                 text,
                 token_bytes_max: service.token_bytes_max,
                 prompts,

@@ -81,6 +81,7 @@ impl Cluster<'_> {
                 min_tokens: 0,
                 end_ids: self.scenario.model.eos.clone(),
             },
+            thinking: None,
             logprobs: None,
             raw_top: 0,
             precedence: ask.precedence,

@@ -10,6 +10,8 @@
 //! 5. the draw: a number in `[0, 1)` named by (seed, choice, position), compared with the running
 //!    sum of the remaining weights in the order of ids.
 //!
+//! Of a token that is forced there is only the first step: what the model would have said of it.
+//!
 //! A neutral parameter changes no bit of the result. Every sum has a fixed order and exponentials
 //! are [our own](math), so that equal logits give equal tokens on every machine.
 //!
@@ -37,6 +39,9 @@ pub fn draw(logits: &mut [f32], history: &[TokenId], position: u32, sample: &Sam
         *logit = ordered(*logit);
     }
     let report = report::Report::take(logits, sample);
+    if let Some(token) = sample.forced {
+        return report.drawn(token);
+    }
     process(logits, history, sample);
     let sampling = sample.sampling;
     // Written so that a temperature that is not a number is greedy.
@@ -46,7 +51,7 @@ pub fn draw(logits: &mut [f32], history: &[TokenId], position: u32, sample: &Sam
     } else {
         greedy(logits)
     };
-    report.drawn(token.unwrap_or_else(|| first_allowed(logits.len(), sample.suppressed)))
+    report.drawn(token.unwrap_or_else(|| first_allowed(logits.len(), &sample.suppressed)))
 }
 
 /// Without values that have no place in an order: every result compares with every other, and
@@ -75,7 +80,7 @@ fn process(logits: &mut [f32], history: &[TokenId], sample: &Sample<'_>) {
         occurrence(logits, answer, sampling);
     }
     // Last, so that no bias brings back what must not be drawn.
-    for token in sample.suppressed {
+    for token in &*sample.suppressed {
         change(logits, *token, |_| f32::NEG_INFINITY);
     }
 }

@@ -6,6 +6,7 @@ use crate::api::Sample;
 use baton_proto::ids::TokenId;
 use baton_proto::ir::Sampling;
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 const PROMPT_LEN: u32 = 3;
@@ -15,7 +16,8 @@ fn sample(sampling: &Sampling) -> Sample<'_> {
         sampling,
         choice: 0,
         prompt_len: PROMPT_LEN,
-        suppressed: &[],
+        suppressed: Cow::Borrowed(&[]),
+        forced: None,
         logprobs: None,
         raw_top: 0,
         last: false,
@@ -131,7 +133,7 @@ proptest! {
         suppressed in prop::collection::vec(1_u32..70, 0..4),
         choice in 0_u16..4,
     ) {
-        let sample = Sample { suppressed: &suppressed, choice, ..sample(&sampling) };
+        let sample = Sample { suppressed: Cow::Borrowed(&suppressed), choice, ..sample(&sampling) };
         prop_assert_eq!(
             token(&logits, &history, &sample),
             naive::token(&logits, &history, &sample)
@@ -162,7 +164,7 @@ proptest! {
             logit_bias: vec![(0, parameters[6]), (u32::MAX, 1.0)],
             seed: 1,
         };
-        let sample = Sample { suppressed: &[0], logprobs: Some(3), raw_top: 9, ..sample(&sampling) };
+        let sample = Sample { suppressed: Cow::Borrowed(&[0]), logprobs: Some(3), raw_top: 9, ..sample(&sampling) };
         let drawn = draw(&mut logits.clone(), &[0, 1, 2, 3, u32::MAX], 5, &sample);
         prop_assert!((drawn.token as usize) < logits.len());
         prop_assert!(drawn.token != 0 || logits.len() == 1, "a suppressed token was drawn");
@@ -221,7 +223,7 @@ fn min_tokens_suppresses_end_tokens_against_every_other_wish() {
         let sampling = Sampling { logit_bias: vec![(1, 100.0)], ..warm(temperature) };
         let free = sample(&sampling);
         assert_eq!(token(&logits, &[0; 3], &free), 1);
-        let held = Sample { suppressed: &[1], ..sample(&sampling) };
+        let held = Sample { suppressed: Cow::Borrowed(&[1]), ..sample(&sampling) };
         for position in 3..300 {
             let drawn = draw(&mut logits.to_vec(), &[0; 3], position, &held);
             assert_ne!(drawn.token, 1);
@@ -229,9 +231,23 @@ fn min_tokens_suppresses_end_tokens_against_every_other_wish() {
     }
     // The report is the model's own, suppressed or not.
     let sampling = Sampling::greedy();
-    let held = Sample { suppressed: &[1], logprobs: Some(1), ..sample(&sampling) };
+    let held = Sample { suppressed: Cow::Borrowed(&[1]), logprobs: Some(1), ..sample(&sampling) };
     let drawn = draw(&mut logits.to_vec(), &[0; 3], 3, &held);
     assert_eq!((drawn.token, drawn.top[0].0), (2, 1));
+}
+
+#[test]
+fn a_forced_token_comes_against_every_other_wish_and_its_report_is_the_models_own() {
+    let logits = [0.0, 50.0, 1.0, -3.0];
+    let sampling = Sampling { logit_bias: vec![(1, 100.0), (3, -100.0)], ..warm(0.7) };
+    let free = Sample { logprobs: Some(2), ..sample(&sampling) };
+    let suppressed = Cow::Borrowed(&[3_u32][..]);
+    let forced = Sample { forced: Some(3), suppressed, ..free.clone() };
+    let [free, forced] =
+        [free, forced].map(|sample| draw(&mut logits.to_vec(), &[0; 3], 3, &sample));
+    assert_eq!((free.token, forced.token), (1, 3));
+    assert!((forced.logprob - -53.0).abs() < 1e-4, "{}", forced.logprob);
+    assert_eq!(forced.top, free.top);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Its blocks are written like [the witness's](crate::witness), so that they can be moved and
 //! verified like any others, and it has the same latency model. Its tokens follow the [`Script`]
 //! alone: the rule is found by the prompt, and the token by its place in the answer, so that a
-//! replayed or migrated answer goes on where it was. After the script comes the model's first end
+//! replayed or migrated answer goes on where it was. A token that is forced comes in the place of the
+//! script's. After the script comes the model's first end
 //! token, until somebody stops asking.
 
 mod load;
@@ -84,7 +85,8 @@ impl Player {
         let (script, decode) = (&self.script, &self.decode);
         let rule = *self.rules.entry(item.seq).or_insert_with(|| script.find(prompt, decode));
         let place = (item.start + item.count - sample.prompt_len) as usize;
-        let token = token(spec, script.say(rule), place, sample.suppressed);
+        let scripted = || token(spec, script.say(rule), place, &sample.suppressed);
+        let token = sample.forced.unwrap_or_else(scripted);
         Some(report(token, spec.vocab, sample))
     }
 }

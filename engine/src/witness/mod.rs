@@ -50,7 +50,7 @@ mod tests;
 mod token;
 
 pub(crate) use body::Body;
-pub use oracle::expected;
+pub use oracle::{expected, expected_under};
 pub use spec::{LatencyModel, SpecError, WitnessSpec};
 pub(crate) use token::report;
 
@@ -101,6 +101,6 @@ fn draw(body: &Body, arena: &Arena, item: &Item<'_>, before: u64) -> Option<Draw
         picked: name.pick(blocks).map(read),
         sweep: sample.last.then(|| (0..blocks).map(read).fold(body.bytes().root(), absorb)),
     };
-    let token = name.token(&body.spec, seen, sample.suppressed);
+    let token = sample.forced.unwrap_or_else(|| name.token(&body.spec, seen, &sample.suppressed));
     Some(report(token, body.spec.vocab, sample))
 }

@@ -20,6 +20,22 @@ pub fn expected(
     choice: u16,
     n: usize,
 ) -> Vec<TokenId> {
+    expected_under(spec, prompt, seed, choice, n, |_| (None, Vec::new()))
+}
+
+/// The same where a rule says, of the answer so far, which token is forced and which are suppressed.
+///
+/// # Panics
+///
+/// As [`expected`].
+pub fn expected_under(
+    spec: &WitnessSpec,
+    prompt: &[TokenId],
+    seed: u64,
+    choice: u16,
+    n: usize,
+    mut rule: impl FnMut(&[TokenId]) -> (Option<TokenId>, Vec<TokenId>),
+) -> Vec<TokenId> {
     assert_eq!(spec.check(), Ok(()), "such a witness cannot be");
     assert!(!prompt.is_empty(), "a prompt has at least one token");
     let mut history = History::new(spec);
@@ -28,7 +44,10 @@ pub fn expected(
     }
     let mut answer: Vec<TokenId> = Vec::with_capacity(n);
     while answer.len() < n {
-        let token = history.draw(spec, seed, choice, answer.len() + 1 == n);
+        let (forced, suppressed) = rule(&answer);
+        let last = answer.len() + 1 == n;
+        let drawn = || history.draw(spec, (seed, choice), last, &suppressed);
+        let token = forced.unwrap_or_else(drawn);
         answer.push(token);
         if spec.eos.contains(&token) {
             break;
@@ -70,7 +89,13 @@ impl History {
         self.tail_tokens += 1;
     }
 
-    fn draw(&self, spec: &WitnessSpec, seed: u64, choice: u16, last: bool) -> TokenId {
+    fn draw(
+        &self,
+        spec: &WitnessSpec,
+        (seed, choice): (u64, u16),
+        last: bool,
+        suppressed: &[TokenId],
+    ) -> TokenId {
         let position = self.blocks.len() * self.block_tokens + self.tail_tokens;
         let name = Name::new(seed, choice, position as u32);
         let seen = Seen {
@@ -79,6 +104,6 @@ impl History {
             picked: name.pick(self.blocks.len()).map(|index| self.blocks[index]),
             sweep: last.then_some(self.before),
         };
-        name.token(spec, seen, &[])
+        name.token(spec, seen, suppressed)
     }
 }

@@ -8,6 +8,7 @@ use baton_kv::lease::{Draft, WriteLease};
 use baton_kv::pool::{Pool, PoolConfig};
 use baton_proto::ids::{SeqKey, SlotId, TokenId};
 use baton_proto::ir::Sampling;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Arena and pool.
@@ -67,7 +68,8 @@ impl Sequence {
             sampling: &self.sampling,
             choice: self.choice,
             prompt_len: self.prompt_len,
-            suppressed: &self.suppressed,
+            suppressed: Cow::Borrowed(&self.suppressed),
+            forced: None,
             logprobs: None,
             raw_top: 0,
             last: self.answer().len() + 1 == self.max_tokens,

@@ -299,6 +299,34 @@ pub struct Submit {
     /// By when the answer is wanted, from now on; it orders, and ends nothing.
     #[prost(uint32, optional, tag = "14")]
     pub wanted_ms: ::core::option::Option<u32>,
+    /// Unset: the model thinks as long as it likes.
+    #[prost(message, optional, tag = "15")]
+    pub thinking: ::core::option::Option<ThinkingBudget>,
+}
+/// What bounds the reasoning of each choice, in the ids of the model.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ThinkingBudget {
+    /// Tokens of reasoning, over all its sections; their markers do not count.
+    #[prost(uint32, tag = "1")]
+    pub tokens_max: u32,
+    /// The prompt ends within reasoning.
+    #[prost(bool, tag = "2")]
+    pub is_open: bool,
+    /// One after the other, these open a section; all different.
+    #[prost(uint32, repeated, tag = "3")]
+    pub open_ids: ::prost::alloc::vec::Vec<u32>,
+    /// Each of these ends one.
+    #[prost(uint32, repeated, tag = "4")]
+    pub close_ids: ::prost::alloc::vec::Vec<u32>,
+    /// Where the budget is spent within a section, these come, one after the other.
+    #[prost(uint32, repeated, tag = "5")]
+    pub end_ids: ::prost::alloc::vec::Vec<u32>,
+    /// Sections open wherever their marker stands. Otherwise only where the answer
+    /// begins and where one has ended, with nothing but `blank_ids` between.
+    #[prost(bool, tag = "6")]
+    pub opens_anywhere: bool,
+    #[prost(uint32, repeated, tag = "7")]
+    pub blank_ids: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerAddress {

@@ -107,6 +107,9 @@ pub struct SamplingParams {
     pub seed: ::core::option::Option<u64>,
     #[prost(map = "uint32, float", tag = "9")]
     pub logit_bias: ::std::collections::HashMap<u32, f32>,
+    /// At most so many tokens of reasoning; then its end is written for the model.
+    #[prost(uint32, optional, tag = "10")]
+    pub thinking_token_budget: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopParams {

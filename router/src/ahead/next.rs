@@ -48,6 +48,7 @@ pub(super) fn prepare(
         chain,
         breakpoints: Vec::new(),
         edited: Vec::new(),
+        thinking: None,
         voice: None,
         chat: None,
         answer_tokens: 1,
@@ -79,6 +80,7 @@ fn request(service: &Service, turn: &Prepared) -> Result<Request, TurnError> {
         },
         choices: 1,
         logprobs: None,
+        thinking_budget: None,
         hints: Hints {
             priority: BACKGROUND_PRIORITY,
             session: of.hints.session.clone(),

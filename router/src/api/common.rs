@@ -44,6 +44,14 @@ pub(crate) struct Delivery {
     pub(crate) warning: Option<String>,
 }
 
+impl Delivery {
+    /// Says something more in the header of warnings, in visible ASCII.
+    pub(crate) fn warn(&mut self, about: &str) {
+        let before = self.warning.take().map(|warning| format!("{warning}; "));
+        self.warning = Some(before.unwrap_or_default() + about);
+    }
+}
+
 /// What a request gets from its surroundings rather than from its body. Made by the caller, so
 /// that parsing draws no entropy.
 #[derive(Clone, Debug)]
@@ -101,6 +109,7 @@ pub(super) fn call(
         stop,
         choices,
         logprobs: parts.logprobs,
+        thinking_budget: thinking_budget(body)?,
         hints,
         prompt: parts.prompt,
     };
@@ -129,6 +138,11 @@ pub(super) fn sampling(
         // The bits of a negative seed serve as well as any.
         seed: body.integer("seed")?.map_or(mint.seed, |seed| seed as u64),
     })
+}
+
+/// The tokens that reasoning may have.
+pub(super) fn thinking_budget(body: Object<'_>) -> Result<Option<u32>, Invalid> {
+    Ok(body.integer("thinking_token_budget")?.map(|tokens| tokens as u32))
 }
 
 fn logit_bias(body: Object<'_>, limits: &Limits) -> Result<Vec<(TokenId, f32)>, Invalid> {

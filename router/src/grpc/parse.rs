@@ -37,6 +37,7 @@ pub(super) fn request(
     let mut hints = hints(&message.intent.unwrap_or_default(), mint, continues);
     let mut stop = stop(message.stop.unwrap_or_default(), max_tokens, config)?;
     mint.bounds.limit_answer(&mut stop, choices as u16, "max_tokens", &mut hints);
+    let params = message.sampling.unwrap_or_default();
     Ok(Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
@@ -44,10 +45,11 @@ pub(super) fn request(
         deadline: mint.deadline,
         model,
         prompt,
-        sampling: sampling(&message.sampling.unwrap_or_default(), mint.seed, config)?,
+        sampling: sampling(&params, mint.seed, config)?,
         stop,
         choices: choices as u16,
         logprobs: message.logprobs.map(|top| top as u8),
+        thinking_budget: params.thinking_token_budget,
         hints,
     })
 }

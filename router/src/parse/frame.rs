@@ -67,6 +67,11 @@ pub(super) struct Words {
     pub(super) closer: Option<&'static str>,
 }
 
+impl Words {
+    /// There are no calls.
+    pub(super) const NONE: Self = Self { openers: &[], bare_opener: None, closer: None };
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Text,

@@ -18,11 +18,13 @@ mod markers;
 mod style;
 #[cfg(test)]
 mod tests;
+mod thinking;
 mod tools;
 mod value;
 
 pub use event::{Event, Events, Warning};
 pub use style::{Format, Reasoning, Start, Style};
+pub(crate) use thinking::Sections;
 pub use tools::{Tools, Types};
 
 use std::fmt;

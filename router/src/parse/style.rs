@@ -1,6 +1,6 @@
 //! How a checkpoint writes: its format of calls, its reasoning, and which markers are tokens.
 
-use super::formats::{ALL, Spec};
+use super::formats::{ALL, Layout, Spec};
 use super::tools::Tools;
 use super::{Automaton, Parser};
 use baton_proto::ids::TokenId;
@@ -99,6 +99,8 @@ pub struct Start {
 pub struct Style {
     format: Format,
     reasoning: Reasoning,
+    /// The template ends reasoning on a line of its own.
+    closing_line: bool,
     /// The markers that are tokens of their own.
     tokens: Vec<(TokenId, &'static str)>,
 }
@@ -119,10 +121,14 @@ impl Style {
             let found = Reasoning::ALL.into_iter().find(|r| r.tags().is_some_and(writes));
             found.unwrap_or(Reasoning::None)
         });
+        let closing_line = reasoning.tags().is_some_and(|(_, close)| {
+            // In a literal of the template's, or in its own text.
+            template.contains(&format!("\\n{close}")) || template.contains(&format!("\n{close}"))
+        });
         let tags = reasoning.tags().into_iter().flat_map(|(open, close)| [open, close]);
         let markers = format.0.tokens.iter().copied().chain(tags);
         let tokens = markers.filter_map(|marker| Some((id_of(marker)?, marker))).collect();
-        Self { format, reasoning, tokens }
+        Self { format, reasoning, closing_line, tokens }
     }
 
     /// The format of calls.
@@ -133,6 +139,16 @@ impl Style {
     /// How reasoning is marked.
     pub fn reasoning(&self) -> Reasoning {
         self.reasoning
+    }
+
+    /// Whether the template ends reasoning on a line of its own.
+    pub(super) fn closes_on_a_line_of_its_own(&self) -> bool {
+        self.closing_line
+    }
+
+    /// What calls and reasoning stand between.
+    pub(super) fn layout(&self) -> &'static Layout {
+        &self.format.0.layout
     }
 
     /// The marker that this token is: to be given to the parser as

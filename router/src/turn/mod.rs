@@ -9,6 +9,7 @@ mod moves;
 mod outside;
 mod prepare;
 mod report;
+mod thinking;
 mod voice;
 
 pub(crate) use answer::{AnswerToken, Delta};
@@ -18,6 +19,7 @@ pub(crate) use kind::length_keys;
 pub(crate) use moves::{Placed, send_once, verdict};
 pub(crate) use prepare::{Basis, Counted, PUBLIC_BLOCKS, Prepared, count, prepare};
 pub(crate) use report::Summary;
+pub(crate) use thinking::Thinking;
 pub(crate) use voice::{Voice, call_id};
 
 use crate::ahead::{Ahead, Bought};

@@ -3,9 +3,9 @@
 //! Rendering and tokenising take long enough to hold up an async thread, so this runs on the
 //! threads for text (see `Service::prepare`).
 
-use super::Voice;
 use super::breakpoints::{self, Breakpoint};
 use super::edits::{self, EditKind, Edited};
+use super::{Thinking, Voice};
 use crate::cluster::Model;
 use crate::error::{Invalid, TurnError};
 use crate::parse::Style;
@@ -34,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) breakpoints: Vec<Breakpoint>,
     /// What was taken out of the history, as the client wanted it.
     pub(crate) edited: Vec<Edited>,
+    /// What bounds the reasoning of its answers, where anything does.
+    pub(crate) thinking: Option<internal::ThinkingBudget>,
     /// How its answers are told apart, where they are.
     pub(crate) voice: Option<Voice>,
     /// The conversation, where its next prompt is to be prepared for.
@@ -61,6 +63,8 @@ pub(crate) struct Basis<'a> {
     pub(crate) token_bytes_max: usize,
     /// How the model writes reasoning and calls.
     pub(crate) style: &'a Style,
+    /// How its reasoning can be bounded.
+    pub(crate) thinking: &'a Thinking,
     /// What earlier prompts have left.
     pub(crate) prompts: &'a Prompts,
     /// The length of an answer that nobody has said.
@@ -103,6 +107,10 @@ pub(crate) fn prepare(
         }
         basis.prompts.keep(&model, &request.scope, rendered, &encoded, &chain);
     }
+    let thinking = request.thinking_budget.and_then(|tokens_max| {
+        let calls = voice.as_ref().is_some_and(|voice| voice.start.tools.is_some());
+        basis.thinking.budget(tokens_max, &encoded.ids, calls, basis.text)
+    });
     let mut ends: HashSet<_> = request.stop.ids.iter().copied().collect();
     if !request.stop.ignore_eos {
         ends.extend(&described.eos);
@@ -118,6 +126,7 @@ pub(crate) fn prepare(
         chain,
         breakpoints,
         edited,
+        thinking,
         voice,
         chat: chat.filter(|_| wants_next),
         answer_tokens,
@@ -178,6 +187,7 @@ impl Prepared {
             wanted_ms,
             osl: self.answer_tokens,
             deadline_ms: millis(remaining),
+            thinking: self.thinking.clone(),
             prefill,
         }
     }
@@ -368,6 +378,7 @@ mod tests {
             text: &text,
             token_bytes_max: 8,
             style: &style,
+            thinking: &Thinking::None,
             prompts: &prompts,
             answer_tokens_assumed: 512,
         };

@@ -8,7 +8,7 @@ pub(in crate::api) const MESSAGES: Body = Body {
     fields: &[
         TURN,
         CONVERSATION,
-        &[TOOL_CHOICE, CACHE_CONTROL],
+        &[THINKING, TOOL_CHOICE, CACHE_CONTROL],
         &[temperature(1.0)],
         SAMPLING,
         &[STREAM],
@@ -19,7 +19,11 @@ pub(in crate::api) const MESSAGES: Body = Body {
 
 pub(in crate::api) const COUNT_TOKENS: Body = Body {
     path: "/v1/messages/count_tokens",
-    fields: &[&[MODEL], CONVERSATION, &[WISHED, CACHE_CONTROL.ignored(), COUNTED_NVEXT]],
+    fields: &[
+        &[MODEL],
+        CONVERSATION,
+        &[COUNTED_THINKING, WISHED, CACHE_CONTROL.ignored(), COUNTED_NVEXT],
+    ],
     names_unknown: false,
 };
 
@@ -49,6 +53,27 @@ const TURN: &[Field] = &[
     ),
     ignored("service_tier", "see `intent`"),
 ];
+
+const THINKING: Field = supported("thinking", Kind::Object(&[THINKING_TYPE, THINKING_BUDGET]), "");
+
+const COUNTED_THINKING: Field =
+    supported("thinking", Kind::Object(&[THINKING_TYPE, COUNTED_BUDGET]), "");
+
+const COUNTED_BUDGET: Field =
+    Field { meaning: "no prompt depends on it", ..THINKING_BUDGET.ignored() };
+
+const THINKING_TYPE: Field = supported(
+    "type",
+    Kind::Words(&["adaptive", "enabled", "disabled"]),
+    "`adaptive`, `enabled`: the template's `enable_thinking` (or `thinking`) is true; `disabled` or absent: it is false",
+)
+.required();
+
+const THINKING_BUDGET: Field = supported(
+    "budget_tokens",
+    Kind::Integer(THINKING_BUDGET_MIN, Most::Fixed(i32::MAX as i64 - 1)),
+    "with `enabled`: [tokens of reasoning](#a-bound-on-thinking) in the answer, at most, and less than `max_tokens`; checked with any `type`",
+);
 
 const CACHE_CONTROL: Field = supported(
     "cache_control",
@@ -81,24 +106,6 @@ const CONVERSATION: &[Field] = &[
         "tools",
         Kind::Schema("Tools"),
         "given to the chat template; those that Anthropic's servers run or define are ignored and named in `x-baton-warning`",
-    ),
-    supported(
-        "thinking",
-        Kind::Object(&[
-            supported(
-                "type",
-                Kind::Words(&["adaptive", "enabled", "disabled"]),
-                "`adaptive`, `enabled`: the template's `enable_thinking` (or `thinking`) is true; `disabled` or absent: it is false",
-            )
-            .required(),
-            supported(
-                "budget_tokens",
-                Kind::Integer(THINKING_BUDGET_MIN, Most::Fixed(i32::MAX as i64 - 1)),
-                "with `enabled`, less than `max_tokens`, and checked with any `type`; not enforced",
-            )
-            .ignored(),
-        ]),
-        "",
     ),
     supported(
         "context_management",

@@ -23,6 +23,11 @@ pub(super) const SAMPLING: &[Field] = &[
         Kind::Integer(i64::MIN, Most::Fixed(i64::MAX)),
         "equal seed and request give an equal answer; drawn where it is absent",
     ),
+    supported(
+        "thinking_token_budget",
+        Kind::Integer(0, COUNT_MAX),
+        "[tokens of reasoning](#a-bound-on-thinking) in each answer, at most",
+    ),
 ];
 
 pub(super) const fn temperature(max: f32) -> Field {

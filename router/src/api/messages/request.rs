@@ -19,7 +19,8 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
     let body = Object::body(body, &MESSAGES, limits)?;
     let max_tokens = body.integer("max_tokens")?;
     let max_tokens = max_tokens.ok_or_else(|| Invalid::missing("max_tokens"))?;
-    let (mut chat, ignored) = conversation(body, Some(max_tokens), limits)?;
+    let thinking = Thinking::read(body, Some(max_tokens))?;
+    let (mut chat, ignored) = conversation(body, &thinking, limits)?;
     content::refuse_begun(&chat.messages)?;
     chat.tool_choice = tool_choice::enforceable(chat.tool_choice, "tool_choice.type")?;
     let edits_told = body.get("context_management").is_some();
@@ -48,6 +49,10 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         stop,
         choices: 1,
         logprobs: None,
+        thinking_budget: [thinking.budget, common::thinking_budget(body)?]
+            .into_iter()
+            .flatten()
+            .min(),
         hints,
         prompt: Prompt::Chat(chat),
     };
@@ -58,17 +63,17 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
 /// could not be answered. Where its marks are makes no difference to that.
 pub(in crate::api) fn counted(body: &Value, limits: &Limits) -> Result<(String, Chat), Invalid> {
     let body = Object::body(body, &COUNT_TOKENS, limits)?;
-    let (mut chat, _) = conversation(body, None, limits)?;
+    let (mut chat, _) = conversation(body, &Thinking::read(body, None)?, limits)?;
     let parts = chat.messages.iter_mut().flat_map(|message| &mut message.parts);
     parts.for_each(|part| part.cache = None);
     chat.tools.iter_mut().for_each(|tool| tool.cache = None);
     Ok((body.required_string("model")?.to_owned(), chat))
 }
 
-/// The conversation, and what of the body is ignored; `most` tokens has the answer.
+/// The conversation, and what of the body is ignored.
 fn conversation(
     body: Object<'_>,
-    most: Option<i64>,
+    thinking: &Thinking,
     limits: &Limits,
 ) -> Result<(Chat, Vec<String>), Invalid> {
     let mut ignored = MESSAGES.unknown(body);
@@ -85,7 +90,7 @@ fn conversation(
         tools,
         tool_choice,
         serial_tool_calls,
-        thinking: Some(thinking(body, most)?),
+        thinking: Some(thinking.is_wanted),
         edits,
         add_generation_prompt: true,
         template_args: common::template_args(body)?,
@@ -93,24 +98,34 @@ fn conversation(
     Ok((chat, ignored))
 }
 
-/// Whether the model shall think. Who does not ask for it expects an answer that begins at once.
-fn thinking(body: Object<'_>, most: Option<i64>) -> Result<bool, Invalid> {
-    let Some(thinking) = body.get("thinking") else { return Ok(false) };
-    let thinking = Object::new(thinking, "thinking")?;
-    match thinking.required_string("type")? {
-        "disabled" => Ok(false),
-        "enabled" => {
-            let name = "budget_tokens";
-            let budget = thinking.integer(name)?;
-            let path = thinking.path_of(name);
-            let budget = budget.ok_or_else(|| Invalid::missing(&path))?;
-            if most.is_some_and(|most| budget >= most) {
-                let message = format!("'{path}': {budget} is not less than 'max_tokens'.");
-                return Err(Invalid::value(path, message));
+/// Whether the model shall think, and how long it may.
+struct Thinking {
+    is_wanted: bool,
+    /// Tokens of it at most.
+    budget: Option<u32>,
+}
+
+impl Thinking {
+    /// Who does not ask for it expects an answer that begins at once. `most` tokens has the answer.
+    fn read(body: Object<'_>, most: Option<i64>) -> Result<Self, Invalid> {
+        let unbounded = |is_wanted| Ok(Self { is_wanted, budget: None });
+        let Some(thinking) = body.get("thinking") else { return unbounded(false) };
+        let thinking = Object::new(thinking, "thinking")?;
+        match thinking.required_string("type")? {
+            "disabled" => unbounded(false),
+            "enabled" => {
+                let name = "budget_tokens";
+                let budget = thinking.integer(name)?;
+                let path = thinking.path_of(name);
+                let budget = budget.ok_or_else(|| Invalid::missing(&path))?;
+                if most.is_some_and(|most| budget >= most) {
+                    let message = format!("'{path}': {budget} is not less than 'max_tokens'.");
+                    return Err(Invalid::value(path, message));
+                }
+                Ok(Self { is_wanted: true, budget: Some(budget as u32) })
             }
-            Ok(true)
+            _ => unbounded(true),
         }
-        _ => Ok(true),
     }
 }
 

@@ -98,6 +98,7 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         stop,
         choices: 1,
         logprobs: logprobs(body)?,
+        thinking_budget: common::thinking_budget(body)?,
         hints,
         prompt: Prompt::Chat(chat),
     };

@@ -9,7 +9,7 @@ use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
 use super::super::tools::Tools;
 use super::super::value::Value;
-use super::{Spec, by_steps, framed, in_text, is_space, space_len};
+use super::{Layout, Spec, by_steps, framed, in_text, is_space, space_len};
 use std::sync::Arc;
 
 const OPEN: &str = "<tool_call>";
@@ -27,11 +27,11 @@ pub(super) const SPEC: Spec = Spec {
     name: "glm4",
     is_of: |template| template.contains(KEY) && template.contains(VALUE),
     tokens: &[OPEN, CLOSE, KEY, KEY_END, VALUE, VALUE_END],
+    layout: Layout::Tagged(Words { openers: &[OPEN], ..Words::NONE }),
     make: |style, start| {
-        let words = Words { openers: &[OPEN], bare_opener: None, closer: None };
         let mut markers = Markers::new(MARKERS.to_vec());
         markers.want(in_text(style, &MARKERS));
-        framed(style, start, &words, |tools| Glm {
+        framed(style, start, |tools| Glm {
             state: State::Name,
             markers,
             tools: tools.clone(),

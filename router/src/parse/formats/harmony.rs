@@ -7,8 +7,9 @@
 use super::super::body::{Body, Progress};
 use super::super::event::{Events, Warning};
 use super::super::markers::{Here, Markers};
+use super::super::thinking::Marks;
 use super::super::{Automaton, Piece};
-use super::{Spec, in_text, is_space, space_len};
+use super::{Layout, Spec, in_text, is_space, space_len};
 
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
@@ -28,6 +29,13 @@ pub(super) const SPEC: Spec = Spec {
     name: "harmony",
     is_of: |template| template.contains(CHANNEL) && template.contains(MESSAGE),
     tokens: &MARKERS,
+    layout: Layout::Messages(Marks {
+        open: &[CHANNEL, "analysis"],
+        // Whatever follows a message ends it.
+        close: &[END, CALL, RETURN, START, CHANNEL],
+        // The model says which channel is next: it may want to call a tool.
+        end: &[END, START, "assistant", CHANNEL],
+    }),
     make: |style, start| {
         let mut harmony = Harmony {
             state: State::Open,

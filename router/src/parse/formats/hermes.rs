@@ -3,17 +3,18 @@
 use super::super::envelope::Envelope;
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
-use super::{Spec, framed};
+use super::{Layout, Spec, framed};
 
 pub(super) const SPEC: Spec = Spec {
     name: "hermes",
     is_of: |template| template.contains("<tool_call>"),
     tokens: &["<tool_call>", "</tool_call>"],
-    make: |style, start| {
-        let words =
-            Words { openers: &["<tool_call>"], bare_opener: None, closer: Some("</tool_call>") };
-        framed(style, start, &words, |_| Hermes { envelope: Envelope::new() })
-    },
+    layout: Layout::Tagged(Words {
+        openers: &["<tool_call>"],
+        bare_opener: None,
+        closer: Some("</tool_call>"),
+    }),
+    make: |style, start| framed(style, start, |_| Hermes { envelope: Envelope::new() }),
 };
 
 struct Hermes {

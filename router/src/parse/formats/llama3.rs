@@ -7,7 +7,7 @@
 use super::super::envelope::Envelope;
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
-use super::{Spec, framed};
+use super::{Layout, Spec, framed};
 
 const TAG: &str = "<|python_tag|>";
 
@@ -18,9 +18,9 @@ pub(super) const SPEC: Spec = Spec {
             || (template.contains("<|start_header_id|>") && template.contains("\"parameters\": "))
     },
     tokens: &[TAG],
+    layout: Layout::Tagged(Words { openers: &[TAG], bare_opener: Some("{"), closer: None }),
     make: |style, start| {
-        let words = Words { openers: &[TAG], bare_opener: Some("{"), closer: None };
-        framed(style, start, &words, |tools| Llama {
+        framed(style, start, |tools| Llama {
             tagged: Envelope::new(),
             bare: Envelope::of_tools(tools.clone()),
             is_bare: false,

@@ -6,7 +6,7 @@ use super::super::envelope::Envelope;
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
-use super::{Spec, by_steps, framed, in_text, is_space, space_len};
+use super::{Layout, Spec, by_steps, framed, in_text, is_space, space_len};
 
 const OPENER: &str = "[TOOL_CALLS]";
 const ARGS: &str = "[ARGS]";
@@ -18,11 +18,11 @@ pub(super) const SPEC: Spec = Spec {
     name: "mistral",
     is_of: |template| template.contains(OPENER),
     tokens: &[OPENER, ARGS, CALL_ID],
+    layout: Layout::Tagged(Words { openers: &[OPENER], ..Words::NONE }),
     make: |style, start| {
-        let words = Words { openers: &[OPENER], bare_opener: None, closer: None };
         let mut markers = Markers::new(vec![ARGS, CALL_ID]);
         markers.want(in_text(style, &[ARGS, CALL_ID]));
-        framed(style, start, &words, |_| Mistral {
+        framed(style, start, |_| Mistral {
             state: State::Open,
             markers,
             envelope: Envelope::new(),

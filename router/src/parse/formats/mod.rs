@@ -12,6 +12,7 @@ mod sections;
 use super::Automaton;
 use super::frame::{Call, Flow, Frame, Words};
 use super::style::{Start, Style};
+use super::thinking::Marks;
 use super::tools::Tools;
 use std::sync::Arc;
 
@@ -23,8 +24,28 @@ pub(super) struct Spec {
     pub(super) is_of: fn(&str) -> bool,
     /// Markers that some tokenizers have as tokens of their own.
     pub(super) tokens: &'static [&'static str],
+    /// What its calls and its reasoning stand between.
+    pub(super) layout: Layout,
     /// A parser for one answer.
     pub(super) make: fn(&Style, &Start) -> Box<dyn Automaton>,
+}
+
+/// What calls and reasoning stand between.
+pub(super) enum Layout {
+    /// Calls between words in running text, reasoning in tags.
+    Tagged(Words),
+    /// Messages with a header each: reasoning is one of them.
+    Messages(Marks),
+}
+
+impl Layout {
+    /// The words around calls in running text.
+    fn words(&self) -> &Words {
+        match self {
+            Self::Tagged(words) => words,
+            Self::Messages(_) => &Words::NONE,
+        }
+    }
 }
 
 /// All formats. A template is of the first that says so, and of the last if none does.
@@ -44,11 +65,10 @@ pub(super) static ALL: [&Spec; 9] = [
 fn framed<C: Call + 'static>(
     style: &Style,
     start: &Start,
-    words: &Words,
     call: impl FnOnce(&Arc<Tools>) -> C,
 ) -> Box<dyn Automaton> {
     let call = start.tools.as_ref().map(|tools| Box::new(call(tools)) as Box<dyn Call>);
-    Box::new(Frame::new(style, words, call, start.in_reasoning))
+    Box::new(Frame::new(style, style.layout().words(), call, start.in_reasoning))
 }
 
 /// The markers that are no tokens and come as text; bit `i` is marker `i`.

@@ -9,7 +9,7 @@ use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
 use super::super::tools::Tools;
 use super::super::value::Value;
-use super::{Spec, by_steps, framed, space_len};
+use super::{Layout, Spec, by_steps, framed, space_len};
 use std::sync::Arc;
 
 const OPEN: &str = "<tool_call>";
@@ -27,10 +27,14 @@ pub(super) const SPEC: Spec = Spec {
     name: "qwen3_coder",
     is_of: |template| template.contains(FUNCTION) && template.contains(PARAMETER),
     tokens: &[OPEN, CLOSE],
+    layout: Layout::Tagged(Words {
+        openers: &[OPEN, FUNCTION],
+        bare_opener: None,
+        closer: Some(CLOSE),
+    }),
     make: |style, start| {
-        let words = Words { openers: &[OPEN, FUNCTION], bare_opener: None, closer: Some(CLOSE) };
         let in_text = if style.is_token(CLOSE) { 0b0_1111 } else { 0b1_1111 };
-        framed(style, start, &words, |tools| QwenCoder {
+        framed(style, start, |tools| QwenCoder {
             state: State::Open,
             markers: Markers::new(MARKERS.to_vec()),
             in_text,

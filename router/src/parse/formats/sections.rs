@@ -4,7 +4,7 @@ use super::super::body::{Body, Progress};
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
-use super::{Spec, Style, by_steps, framed, in_text, is_space, space_len};
+use super::{Layout, Spec, Style, by_steps, framed, in_text, is_space, space_len};
 
 /// The longest name with what stands around it.
 const HEAD_BYTES_MAX: usize = 1024;
@@ -56,21 +56,17 @@ pub(super) const DEEPSEEK_V3_1: Spec = Spec {
         DEEPSEEK.inner[2],
         DEEPSEEK.inner[3],
     ],
-    make: |style, start| {
-        framed(style, start, &words(&DEEPSEEK), |_| Sections::new(style, &DEEPSEEK))
-    },
+    layout: Layout::Tagged(Words { openers: &DEEPSEEK.open, ..Words::NONE }),
+    make: |style, start| framed(style, start, |_| Sections::new(style, &DEEPSEEK)),
 };
 
 pub(super) const KIMI_K2: Spec = Spec {
     name: "kimi_k2",
     is_of: |template| template.contains(KIMI.open[0]),
     tokens: &[KIMI.open[0], KIMI.inner[0], KIMI.inner[1], KIMI.inner[2], KIMI.inner[3]],
-    make: |style, start| framed(style, start, &words(&KIMI), |_| Sections::new(style, &KIMI)),
+    layout: Layout::Tagged(Words { openers: &KIMI.open, ..Words::NONE }),
+    make: |style, start| framed(style, start, |_| Sections::new(style, &KIMI)),
 };
-
-fn words(marks: &'static Marks) -> Words {
-    Words { openers: &marks.open, bare_opener: None, closer: None }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {

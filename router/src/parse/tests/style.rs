@@ -42,6 +42,23 @@ fn reasoning_is_open_where_the_prompt_ends_with_its_tag() {
 }
 
 #[test]
+fn it_is_known_between_which_words_reasoning_stands() {
+    let sections = detect("qwen3", &[]).sections().expect("it reasons");
+    assert_eq!((sections.open, sections.close), (vec!["<think>"], vec!["</think>"]));
+    assert_eq!((sections.end, sections.newline), (vec!["</think>"], true));
+    assert_eq!((sections.calls, sections.opens_anywhere), (&["<tool_call>"][..], false));
+    assert!(detect("qwen25", &[]).sections().is_none());
+    let inline = Style::detect("<think></think>", |_| None, None, None).sections();
+    assert!(!inline.expect("it reasons").newline);
+    let harmony = Style::detect("<|channel|><|message|>", |_| None, None, None).sections();
+    let harmony = harmony.expect("it reasons");
+    assert_eq!(harmony.open, ["<|channel|>", "analysis"]);
+    // Of any other channel, a call as well as the answer.
+    assert_eq!(harmony.end, ["<|end|>", "<|start|>", "assistant", "<|channel|>"]);
+    assert!(harmony.opens_anywhere);
+}
+
+#[test]
 fn what_is_named_overrides_what_is_found() {
     let plain = Format::named("plain");
     let style = Style::detect("<tool_call></think>", |_| None, plain, Some(Reasoning::None));
