@@ -20,6 +20,19 @@ async fn refusal(house: &House, path: &str, body: &Value) -> (u16, Value, Value)
 }
 
 #[tokio::test]
+async fn the_description_of_the_interface_is_json_with_this_routers_bounds() {
+    let house = House::start(&[], |config| config.limits.choices_max = 3);
+    for _ in 0..2 {
+        let answer = house.get("/openapi.json").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["content-type"], "application/json");
+        let chat = &answer.body["paths"]["/v1/chat/completions"]["post"]["requestBody"];
+        let fields = &chat["content"]["application/json"]["schema"]["properties"];
+        assert_eq!(fields["n"]["maximum"], 3, "{fields}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_model_cannot_take_is_refused_with_the_field_named() {
     let worker = FakeWorker::start("d1").await;
     let house = House::open(&[&worker]).await;

@@ -18,6 +18,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use baton_node::clock::unix_time;
 use baton_proto::ids::RequestId;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::Value;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ const TENANT_HEADER: &str = "x-baton-tenant";
 /// Everything a client can ask for over HTTP.
 pub(crate) fn routes(service: Arc<Service>) -> Router {
     models::note_start();
+    // What it depends on does not change as the router runs.
+    let described = Bytes::from(contract::openapi(&service.config().limits).to_string());
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))
@@ -41,7 +45,10 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/detokenize", post(tokens::detokenize))
         .route("/v1/models", get(models::list))
         .route("/v1/capabilities", get(capabilities::get))
-        .route("/openapi.json", get(described))
+        .route(
+            "/openapi.json",
+            get(async move || ([(CONTENT_TYPE, "application/json")], described)),
+        )
         // Names may contain slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))
@@ -62,11 +69,6 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
 fn unserved(service: &Service, response: Response) -> Response {
     service.metrics().request("none", response.status().as_u16());
     response
-}
-
-/// What there is, for programs.
-async fn described(State(service): State<Arc<Service>>) -> axum::Json<Value> {
-    axum::Json(contract::openapi(&service.config().limits))
 }
 
 /// A path that is not served, in the words of the dialect that it looks like.
