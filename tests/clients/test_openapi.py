@@ -71,6 +71,8 @@ def keep_rules(body):
         body.pop("top_logprobs", None)
     for name in ("best_of", "logit_bias", "stop_token_ids"):
         body.pop(name, None)
+    if "prompt" in body:
+        body.pop("messages", None)
     if isinstance(body.get("prompt"), list):
         body["prompt"] = "Once upon a time"
     if isinstance(body.get("tokens"), list):

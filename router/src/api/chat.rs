@@ -4,7 +4,7 @@ use super::cache;
 use super::common::{self, Call, Mint, Parts};
 use super::contract::CHAT;
 use super::fields::{self, Object};
-use super::tool_choice;
+use super::{effort, tool_choice};
 use crate::config::Limits;
 use crate::error::Invalid;
 use baton_proto::ir::{
@@ -34,15 +34,16 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
 
 /// The conversation alone.
 pub(super) fn conversation(body: Object<'_>, limits: &Limits) -> Result<Chat, Invalid> {
+    let (thinking, template_args) = effort::read(body, body.string("reasoning_effort")?)?;
     Ok(Chat {
         messages: messages(body, limits)?,
         tools: tools(body, limits)?,
         tool_choice: chosen(body)?,
         serial_tool_calls: body.boolean("parallel_tool_calls")? == Some(false),
-        thinking: None,
+        thinking,
         edits: Vec::new(),
         add_generation_prompt: body.boolean("add_generation_prompt")?.unwrap_or(true),
-        template_args: common::template_args(body)?,
+        template_args,
     })
 }
 

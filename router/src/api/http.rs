@@ -34,7 +34,8 @@ const TENANT_HEADER: &str = "x-baton-tenant";
 pub(crate) fn routes(service: Arc<Service>) -> Router {
     models::note_start();
     // What it depends on does not change as the router runs.
-    let described = Bytes::from(contract::openapi(&service.config().limits).to_string());
+    let document = Bytes::from(contract::openapi(&service.config().limits).to_string());
+    let described = async move || ([(CONTENT_TYPE, "application/json")], document);
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(text_completions))
@@ -45,10 +46,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/detokenize", post(tokens::detokenize))
         .route("/v1/models", get(models::list))
         .route("/v1/capabilities", get(capabilities::get))
-        .route(
-            "/openapi.json",
-            get(async move || ([(CONTENT_TYPE, "application/json")], described)),
-        )
+        .route("/openapi.json", get(described))
         // Names may contain slashes.
         .route("/v1/models/{*id}", get(models::get))
         .route("/health", get(async || axum::Json(serde_json::json!({"status": "ok"}))))

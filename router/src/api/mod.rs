@@ -15,6 +15,7 @@ mod common;
 mod completions;
 mod contract;
 mod decode;
+mod effort;
 mod error;
 mod explain;
 mod extra;

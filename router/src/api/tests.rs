@@ -312,6 +312,22 @@ fn tools_and_template_arguments_keep_the_clients_key_order() {
     assert!(chat.add_generation_prompt);
 }
 
+#[test]
+fn effort_is_thinking_and_a_variable_of_the_template_that_the_client_may_set_itself() {
+    let chat = |fields: Value| match parse_chat(&chat_with(&fields)).expect("a call").request.prompt
+    {
+        Prompt::Chat(chat) => (chat.thinking, chat.template_args),
+        other => panic!("{other:?}"),
+    };
+    let effort = |word: &str| ("reasoning_effort".to_owned(), JsonText(json!(word).to_string()));
+    assert_eq!(chat(json!({"reasoning_effort": "none"})), (Some(false), vec![effort("none")]));
+    assert_eq!(chat(json!({"reasoning_effort": "high"})), (Some(true), vec![effort("high")]));
+    let own =
+        json!({"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "max"}});
+    assert_eq!(chat(own), (Some(true), vec![effort("max")]));
+    assert_eq!(chat(json!({})), (None, vec![]));
+}
+
 /// Parses, expects a refusal, and shows it on one line.
 pub(super) fn refusal(result: Result<Call, Invalid>) -> String {
     match result {

@@ -1,7 +1,10 @@
 //! `POST /v1/chat/completions`.
 
-use super::shared::{ADDED, MODEL, OLDER, SAMPLING, SERIAL_CALLS, TEMPLATE_ARGS, temperature};
+use super::shared::{
+    ADDED, EFFORT_MEANING, MODEL, OLDER, SAMPLING, SERIAL_CALLS, TEMPLATE_ARGS, temperature,
+};
 use super::{Body, But, COUNT_MAX, Field, Kind, Most, ignored, refused, supported};
+use crate::api::effort::EFFORTS;
 
 pub(in crate::api) const CHAT: Body = Body {
     path: "/v1/chat/completions",
@@ -34,6 +37,7 @@ pub(in crate::api) const CONVERSATION: &[Field] = &[
         "`auto`, or `none`: what looks like a call is text; a call cannot be enforced, so others are refused",
     ),
     SERIAL_CALLS,
+    supported("reasoning_effort", Kind::Words(&EFFORTS), EFFORT_MEANING),
     TEMPLATE_ARGS,
     supported("add_generation_prompt", Kind::Boolean, "for the template; default `true`"),
     supported("continue_final_message", Kind::Boolean, "an answer is a message of its own")
@@ -43,7 +47,6 @@ pub(in crate::api) const CONVERSATION: &[Field] = &[
 ];
 
 const IGNORED: &[Field] = &[
-    ignored("reasoning_effort", "templates that know it read it from `chat_template_kwargs`"),
     ignored("verbosity", "no template knows it"),
     ignored("safety_identifier", "who asks is the tenant"),
     ignored("prompt_cache_retention", "see `intent`"),

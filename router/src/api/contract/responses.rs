@@ -1,10 +1,11 @@
 //! `POST /v1/responses`.
 
 use super::shared::{
-    ADDED, CACHE_KEY, MODEL, SAMPLING, SERIAL_CALLS, STREAM, TEMPLATE_ARGS, temperature,
+    ADDED, CACHE_KEY, EFFORT_MEANING, MODEL, SAMPLING, SERIAL_CALLS, STREAM, TEMPLATE_ARGS,
+    temperature,
 };
 use super::{Body, But, COUNT_MAX, Field, Kind, Most, ignored, refused, supported};
-use crate::api::responses::EFFORTS;
+use crate::api::effort::EFFORTS;
 
 pub(in crate::api) const RESPONSES: Body = Body {
     path: "/v1/responses",
@@ -31,11 +32,7 @@ const OWN: &[Field] = &[
     supported(
         "reasoning",
         Kind::Object(&[
-            supported(
-                "effort",
-                Kind::Words(&EFFORTS),
-                "`none`: the template's `enable_thinking` (or `thinking`) is false, otherwise true; the template's `reasoning_effort` as well",
-            ),
+            supported("effort", Kind::Words(&EFFORTS), EFFORT_MEANING),
             supported(
                 "summary",
                 Kind::Text,

@@ -98,6 +98,8 @@ pub(super) const ADDED: &[Field] = &[
     refused("structured_outputs", "nothing guides what is drawn"),
 ];
 
+pub(super) const EFFORT_MEANING: &str = "`none`: the template's `enable_thinking` (or `thinking`) is false, otherwise true; the template's `reasoning_effort` as well";
+
 pub(super) const TEMPLATE_ARGS: Field = supported(
     "chat_template_kwargs",
     Kind::Schema("TemplateArguments"),

@@ -15,6 +15,6 @@ mod tools;
 mod write;
 
 pub(super) use error::refusal;
-pub(super) use request::{EFFORTS, parse};
+pub(super) use request::parse;
 pub(crate) use write::Echo;
 pub(super) use write::Writer;

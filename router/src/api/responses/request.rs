@@ -7,10 +7,10 @@ use crate::api::cache;
 use crate::api::common::{self, Call, Mint};
 use crate::api::contract::RESPONSES;
 use crate::api::fields::{self, Object};
-use crate::api::hints;
+use crate::api::{effort, hints};
 use crate::config::Limits;
 use crate::error::Invalid;
-use baton_proto::ir::{Chat, JsonText, Prompt, Request, Stop};
+use baton_proto::ir::{Chat, Prompt, Request, Stop};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -18,9 +18,6 @@ use std::sync::Arc;
 const CALL_PREFIX: &str = "call_";
 /// The field that bounds the answer.
 const MAX_TOKENS: &str = "max_output_tokens";
-/// Effort, as templates of models know it that can think more or less.
-const EFFORT: &str = "reasoning_effort";
-pub(in crate::api) const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 /// What a request includes to be told log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
@@ -52,18 +49,13 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
     cache::mark(body, &mut messages)?;
     let reasoning = Reasoning::read(body)?;
     let Catalogue { tools, names, ignored, .. } = tools;
-    let mut template_args = common::template_args(body)?;
-    if let Some(effort) = reasoning.effort
-        && template_args.iter().all(|(name, _)| name != EFFORT)
-    {
-        template_args.push((EFFORT.to_owned(), JsonText(json!(effort).to_string())));
-    }
+    let (thinking, template_args) = effort::read(body, reasoning.effort)?;
     let chat = Chat {
         messages,
         tools,
         tool_choice: tools::choice(body)?,
         serial_tool_calls: body.boolean("parallel_tool_calls")? == Some(false),
-        thinking: reasoning.effort.map(|effort| effort != EFFORTS[0]),
+        thinking,
         add_generation_prompt: true,
         template_args,
         ..Chat::default()
