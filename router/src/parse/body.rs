@@ -86,12 +86,21 @@ impl Body {
 
     /// The call is over before its time; what was read and not let through goes to `rest`.
     pub(super) fn cut(&mut self, warning: Warning, rest: &mut String, out: &mut Events) {
+        self.scanner.rest(rest);
+        self.end(warning, out);
+    }
+
+    /// The output ends within the call.
+    pub(super) fn finish(&mut self, out: &mut Events) {
+        self.end(Warning::Unfinished, out);
+    }
+
+    fn end(&mut self, warning: Warning, out: &mut Events) {
         let mut missing = String::new();
         self.scanner.missing(&mut missing);
         if missing.is_empty() {
             missing.push_str("{}");
         }
-        self.scanner.rest(rest);
         out.warning(warning);
         out.call_end(&missing);
     }

@@ -167,7 +167,9 @@ impl Envelope {
             self.end(out);
             return Flow::Done;
         }
-        self.cut(Warning::Unfinished, out)
+        let flow = self.cut(Warning::Unfinished, out);
+        self.raw.clear();
+        flow
     }
 
     /// What follows cannot belong to the object.

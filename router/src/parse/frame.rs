@@ -36,7 +36,8 @@ pub(super) trait Call: Send {
     }
     /// Takes a special token in, as `text` does; if none of it was used, it stands after the call.
     fn special(&mut self, token: &str, out: &mut Events) -> (usize, Flow);
-    /// The output ends here; never `More`.
+    /// The output ends here; never `More`. What is held back of a call that has been announced is a
+    /// piece of that call and nobody's words: it is not among what is left as text.
     fn finish(&mut self, out: &mut Events) -> Flow;
     /// What was read and is text after all.
     fn rest(&mut self) -> &mut String;

@@ -242,18 +242,11 @@ impl Call for Glm {
     }
 
     fn finish(&mut self, out: &mut Events) -> Flow {
-        let released = self.markers.release();
-        if matches!(self.state, State::Between | State::Value) {
-            // The key has been said.
-            self.raw.clear();
-        }
-        if self.state == State::Value {
-            self.value.rest(&mut self.raw);
-        }
-        self.raw.push_str(released);
         if self.state == State::Name {
+            self.raw.push_str(self.markers.release());
             return Flow::Reject(Some(Warning::Unfinished));
         }
+        self.raw.clear();
         self.cut(Warning::Unfinished, out)
     }
 

@@ -276,7 +276,7 @@ impl Automaton for Harmony {
                 if !self.body.has_begun() {
                     self.body.begin(&self.name, out);
                 }
-                self.cut(Warning::Unfinished, out);
+                self.body.finish(out);
             }
             _ => {}
         }

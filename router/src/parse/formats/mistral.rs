@@ -265,7 +265,11 @@ impl Call for Mistral {
                     flow => flow,
                 }
             }
-            State::Body if self.body.has_begun() => self.cut(Warning::Unfinished, out),
+            State::Body if self.body.has_begun() => {
+                self.raw.clear();
+                self.body.finish(out);
+                Flow::Cut
+            }
             State::Item | State::Between if self.calls > 0 => self.over(Flow::Done),
             _ => Flow::Reject(Some(Warning::Unfinished)),
         }

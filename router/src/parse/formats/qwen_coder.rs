@@ -352,23 +352,14 @@ impl Call for QwenCoder {
     }
 
     fn finish(&mut self, out: &mut Events) -> Flow {
-        let released = self.markers.release();
-        if self.state == State::Value {
-            self.value.rest(&mut self.raw);
-        } else if self.state == State::AfterValue {
-            if self.value.end(out).is_ok() {
-                self.state = State::Function;
-                self.raw.clear();
-            } else {
-                let behind = std::mem::take(&mut self.raw);
-                self.value.rest(&mut self.raw);
-                self.raw.push_str(&behind);
-            }
-        }
-        self.raw.push_str(released);
         if matches!(self.state, State::Open | State::Name) {
+            self.raw.push_str(self.markers.release());
             return Flow::Reject(Some(Warning::Unfinished));
         }
+        if self.state == State::AfterValue && self.value.end(out).is_ok() {
+            self.state = State::Function;
+        }
+        self.raw.clear();
         self.cut(Warning::Unfinished, out)
     }
 

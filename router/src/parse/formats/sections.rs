@@ -282,7 +282,11 @@ impl Call for Sections {
         let released = self.markers.release();
         self.raw.push_str(released);
         match self.state {
-            State::Body if self.body.has_begun() => self.cut(Warning::Unfinished, out),
+            State::Body if self.body.has_begun() => {
+                self.raw.clear();
+                self.body.finish(out);
+                Flow::Cut
+            }
             State::Between | State::AfterBody if self.calls > 0 => {
                 self.raw.clear();
                 Flow::Done

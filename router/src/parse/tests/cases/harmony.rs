@@ -8,7 +8,7 @@ use super::{
 pub(super) const HARMONY: Table =
     Table { format: "harmony", reasoning: Reasoning::None, cases: &CASES };
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 25] = [
     case("text without a header", Tools, "Hi.\n", &[Text("Hi.\n")]),
     case(
         "a final message",
@@ -112,6 +112,12 @@ const CASES: [Case; 24] = [
         Tools,
         "<|channel|>commentary to=functions.f<|message|>{\"a\": \"b",
         &[call("f"), Args("{\"a\": \"b"), warn(Unfinished), cut("\"}")],
+    ),
+    case(
+        "ends in a key",
+        Tools,
+        "<|channel|>commentary to=functions.f<|message|>{\"a\": 1, \"lo",
+        &[call("f"), Args("{\"a\": 1"), warn(Unfinished), cut("}")],
     ),
     case(
         "ends before the arguments",

@@ -104,7 +104,7 @@ const CASES: [Case; 21] = [
         "ends in a string",
         Tools,
         "{\"name\": \"ls\", \"parameters\": {\"a\": \"x\\",
-        &[call("ls"), Args("{\"a\": \"x"), warn(Unfinished), cut("\"}"), Text("\\")],
+        &[call("ls"), Args("{\"a\": \"x"), warn(Unfinished), cut("\"}")],
     ),
     case(
         "ends before it is certain",

@@ -107,7 +107,7 @@ const CASES: [Case; 24] = [
         "ends in the arguments",
         Tools,
         "[TOOL_CALLS]f[ARGS]{\"a\": 1e",
-        &[call("f"), Args("{\"a\": 1"), warn(Unfinished), cut("}"), Text("e")],
+        &[call("f"), Args("{\"a\": 1"), warn(Unfinished), cut("}")],
     ),
     case("ends in a name", Tools, "[TOOL_CALLS]f", &[warn(Unfinished), Text("[TOOL_CALLS]f")]),
     case(

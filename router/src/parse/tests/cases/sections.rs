@@ -163,6 +163,6 @@ const KIMI: [Case; 6] = [
         "ends in a key",
         Tools,
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1, \"b",
-        &[call("f"), Args("{\"a\": 1"), warn(Unfinished), cut("}"), Text(", \"b")],
+        &[call("f"), Args("{\"a\": 1"), warn(Unfinished), cut("}")],
     ),
 ];
