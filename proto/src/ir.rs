@@ -371,6 +371,14 @@ pub struct Stop {
     pub ignore_eos: bool,
 }
 
+impl Stop {
+    /// After so many tokens at most, and where the model ends.
+    pub fn after(max_tokens: u32) -> Self {
+        let (strings, ids) = (Vec::new(), Vec::new());
+        Self { max_tokens, min_tokens: 0, strings, ids, ignore_eos: false }
+    }
+}
+
 /// The priority of what nobody waits for yet, such as a prompt that is computed ahead: less urgent
 /// than any request, in whatever tier.
 pub const BACKGROUND_PRIORITY: i32 = i32::MIN;

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: the body to the internal request.
 
 use super::cache;
-use super::common::{self, Call, Mint, Parts};
+use super::common::{self, Call, Mint, OlderParts};
 use super::contract::CHAT;
 use super::fields::{self, Object};
 use super::{effort, tool_choice};
@@ -21,13 +21,13 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
     let mut chat = conversation(body, limits)?;
     cache::mark(body, &mut chat.messages)?;
     let (max_tokens, max_tokens_param) = max_tokens(body)?;
-    let parts = Parts {
+    let parts = OlderParts {
         prompt: Prompt::Chat(chat),
         max_tokens,
         max_tokens_param,
         logprobs: logprobs(body)?,
     };
-    let mut call = common::call(body, parts, mint, limits)?;
+    let mut call = common::older_call(body, parts, mint, limits)?;
     call.delivery.call_prefix = Some(CALL_PREFIX);
     Ok(call)
 }

@@ -1,4 +1,4 @@
-//! What chat completions and completions have in common: sampling, ends, hints, delivery.
+//! What the interfaces have in common: sampling, ends, hints, delivery.
 
 use super::fields::{self, Object};
 use super::hints;
@@ -71,8 +71,22 @@ pub(crate) struct Mint {
     pub(crate) bounds: Bounds,
 }
 
-/// What differs between the two interfaces, already parsed.
-pub(super) struct Parts {
+/// What differs between the interfaces, already parsed.
+pub(super) struct Parts<'a> {
+    pub(super) prompt: Prompt,
+    pub(super) stop: Stop,
+    /// The field that held `stop.max_tokens`, for messages.
+    pub(super) max_tokens_param: &'static str,
+    pub(super) choices: u16,
+    pub(super) logprobs: Option<u8>,
+    /// Beside `thinking_token_budget`, which all have.
+    pub(super) thinking_budget: Option<u32>,
+    /// The place and the name of the session, where nothing more telling names it.
+    pub(super) session: Option<(&'static str, &'a str)>,
+}
+
+/// What differs between the two older interfaces of OpenAI's.
+pub(super) struct OlderParts {
     pub(super) prompt: Prompt,
     pub(super) max_tokens: Option<u32>,
     /// The field that held `max_tokens`, for messages.
@@ -83,22 +97,19 @@ pub(super) struct Parts {
 /// Things that are ignored and named in a header; what comes beyond is not named.
 const IGNORED_NAMED_MAX: usize = 8;
 
-/// Puts a call together from its own parts and the fields that both interfaces share.
+/// Puts a call together from its own parts and the fields that all interfaces share.
 pub(super) fn call(
     body: Object<'_>,
-    parts: Parts,
+    parts: Parts<'_>,
     mint: &Mint,
     limits: &Limits,
 ) -> Result<Call, Invalid> {
-    let mut stop = stop(body, &parts, limits)?;
-    let choices = body.integer("n")?.unwrap_or(1) as u16;
-    let continues = parts.prompt.is_continued_by_an_answer() && choices == 1;
-    let session = body.string("prompt_cache_key")?.map(|key| ("prompt_cache_key", key));
+    let Parts { prompt, mut stop, max_tokens_param, choices, logprobs, session, .. } = parts;
+    let continues = prompt.is_continued_by_an_answer() && choices == 1;
     let (mut hints, mut applied) = hints::read(body, mint, continues, session)?;
-    let param = parts.max_tokens_param;
-    applied.extend(mint.bounds.limit_answer(&mut stop, choices, param, &mut hints));
-    let mut delivery = delivery(body, applied)?;
-    delivery.include_usage = include_usage(body, delivery.stream)?;
+    applied.extend(mint.bounds.limit_answer(&mut stop, choices, max_tokens_param, &mut hints));
+    let delivery = delivery(body, applied)?;
+    let thinking_budget = body.integer("thinking_token_budget")?.map(|tokens| tokens as u32);
     let request = Request {
         id: mint.id,
         tenant: mint.tenant.clone(),
@@ -108,20 +119,43 @@ pub(super) fn call(
         sampling: sampling(body, mint, limits)?,
         stop,
         choices,
-        logprobs: parts.logprobs,
-        thinking_budget: thinking_budget(body)?,
+        logprobs,
+        thinking_budget: [parts.thinking_budget, thinking_budget].into_iter().flatten().min(),
         hints,
-        prompt: parts.prompt,
+        prompt,
     };
     Ok(Call { request, delivery })
 }
 
-/// How tokens are drawn.
-pub(super) fn sampling(
+/// The same for the two older interfaces of OpenAI's.
+pub(super) fn older_call(
     body: Object<'_>,
+    parts: OlderParts,
     mint: &Mint,
     limits: &Limits,
-) -> Result<Sampling, Invalid> {
+) -> Result<Call, Invalid> {
+    let parts = Parts {
+        stop: stop(body, &parts, limits)?,
+        choices: body.integer("n")?.unwrap_or(1) as u16,
+        session: cache_key(body)?,
+        thinking_budget: None,
+        prompt: parts.prompt,
+        max_tokens_param: parts.max_tokens_param,
+        logprobs: parts.logprobs,
+    };
+    let mut call = call(body, parts, mint, limits)?;
+    call.delivery.include_usage = include_usage(body, call.delivery.stream)?;
+    Ok(call)
+}
+
+/// The session, as OpenAI's interfaces name it.
+pub(super) fn cache_key(body: Object<'_>) -> Result<Option<(&'static str, &str)>, Invalid> {
+    const NAME: &str = "prompt_cache_key";
+    Ok(body.string(NAME)?.map(|key| (NAME, key)))
+}
+
+/// How tokens are drawn.
+fn sampling(body: Object<'_>, mint: &Mint, limits: &Limits) -> Result<Sampling, Invalid> {
     let otherwise = mint.sampling;
     let top_k = body.integer("top_k")?.map(|k| k.max(0) as u32);
     Ok(Sampling {
@@ -138,11 +172,6 @@ pub(super) fn sampling(
         // The bits of a negative seed serve as well as any.
         seed: body.integer("seed")?.map_or(mint.seed, |seed| seed as u64),
     })
-}
-
-/// The tokens that reasoning may have.
-pub(super) fn thinking_budget(body: Object<'_>) -> Result<Option<u32>, Invalid> {
-    Ok(body.integer("thinking_token_budget")?.map(|tokens| tokens as u32))
 }
 
 fn logit_bias(body: Object<'_>, limits: &Limits) -> Result<Vec<(TokenId, f32)>, Invalid> {
@@ -162,7 +191,7 @@ fn logit_bias(body: Object<'_>, limits: &Limits) -> Result<Vec<(TokenId, f32)>, 
         .collect()
 }
 
-fn stop(body: Object<'_>, parts: &Parts, limits: &Limits) -> Result<Stop, Invalid> {
+fn stop(body: Object<'_>, parts: &OlderParts, limits: &Limits) -> Result<Stop, Invalid> {
     let min_tokens = body.integer("min_tokens")?.unwrap_or(0) as u32;
     let max_tokens = parts.max_tokens.unwrap_or(u32::MAX);
     if min_tokens > max_tokens {
@@ -239,7 +268,7 @@ fn include_usage(body: Object<'_>, stream: bool) -> Result<bool, Invalid> {
 }
 
 /// Hints that were given for a router's sake are answered without being asked for.
-pub(super) fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
+fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delivery, Invalid> {
     let stream = body.boolean("stream")?.unwrap_or(false);
     let warning = intent::warning(&applied);
     let mut delivery = Delivery { stream, warning, ..Delivery::default() };
@@ -261,8 +290,11 @@ pub(super) fn delivery(body: Object<'_>, applied: Vec<Applied>) -> Result<Delive
     Ok(delivery)
 }
 
+/// Variables for the template, by name.
+pub(super) type TemplateArgs = Vec<(String, JsonText)>;
+
 /// Further variables for the template.
-pub(super) fn template_args(body: Object<'_>) -> Result<Vec<(String, JsonText)>, Invalid> {
+pub(super) fn template_args(body: Object<'_>) -> Result<TemplateArgs, Invalid> {
     let Some(value) = body.get("chat_template_kwargs") else { return Ok(Vec::new()) };
     let object = Object::new(value, "chat_template_kwargs")?;
     Ok(object.entries().map(|(name, value)| (name.clone(), fields::text(value))).collect())

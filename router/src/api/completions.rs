@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: the body to the internal request.
 
 use super::cache;
-use super::common::{self, Call, Mint, Parts};
+use super::common::{self, Call, Mint, OlderParts};
 use super::contract::COMPLETIONS;
 use super::fields::{self, Object};
 use crate::config::Limits;
@@ -21,13 +21,13 @@ pub(crate) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Result<Call, 
     let prompt = prompt(body.get("prompt").ok_or_else(|| Invalid::missing("prompt"))?)?;
     let max_tokens = body.integer("max_tokens")?.map(|tokens| tokens as u32);
     let logprobs = body.integer("logprobs")?.map(|top| top as u8);
-    let parts = Parts {
+    let parts = OlderParts {
         prompt,
         max_tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
         max_tokens_param: "max_tokens",
         logprobs,
     };
-    common::call(body, parts, mint, limits)
+    common::older_call(body, parts, mint, limits)
 }
 
 /// One prompt: a text, token ids, or an array that holds exactly one of either.

@@ -1,6 +1,6 @@
 //! How much a model shall think: a word that switches thinking on or off and that templates may read.
 
-use super::common;
+use super::common::{self, TemplateArgs};
 use super::fields::Object;
 use crate::error::Invalid;
 use baton_proto::ir::JsonText;
@@ -17,7 +17,7 @@ const VARIABLE: &str = "reasoning_effort";
 pub(super) fn read(
     body: Object<'_>,
     effort: Option<&str>,
-) -> Result<(Option<bool>, Vec<(String, JsonText)>), Invalid> {
+) -> Result<(Option<bool>, TemplateArgs), Invalid> {
     let mut args = common::template_args(body)?;
     let Some(effort) = effort else { return Ok((None, args)) };
     if args.iter().all(|(name, _)| name != VARIABLE) {

@@ -2,13 +2,13 @@
 
 use super::cache::Marks;
 use super::{content, context, tools};
-use crate::api::common::{self, Call, Mint};
+use crate::api::common::{self, Call, Mint, Parts};
 use crate::api::contract::{COUNT_TOKENS, MESSAGES};
 use crate::api::fields::{self, Object};
-use crate::api::{hints, tool_choice};
+use crate::api::tool_choice;
 use crate::config::Limits;
 use crate::error::Invalid;
-use baton_proto::ir::{Chat, Prompt, Request, Stop};
+use baton_proto::ir::{Chat, Prompt, Stop};
 use serde_json::Value;
 
 /// What the names of calls begin with in this interface.
@@ -24,39 +24,23 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
     content::refuse_begun(&chat.messages)?;
     chat.tool_choice = tool_choice::enforceable(chat.tool_choice, "tool_choice.type")?;
     let edits_told = body.get("context_management").is_some();
-    let mut stop = Stop {
-        max_tokens: max_tokens as u32,
-        min_tokens: 0,
-        strings: common::stop_strings(body, "stop_sequences", limits)?,
-        ids: Vec::new(),
-        ignore_eos: false,
-    };
     let session = session(body)?;
-    let session = session.as_deref().map(|name| ("metadata.user_id", name));
-    let (mut hints, mut applied) = hints::read(body, mint, true, session)?;
-    applied.extend(mint.bounds.limit_answer(&mut stop, 1, "max_tokens", &mut hints));
-    let mut delivery = common::delivery(body, applied)?;
-    delivery.call_prefix = Some(CALL_PREFIX);
-    delivery.edits_told = edits_told;
-    delivery.warning = common::with_ignored(&ignored, delivery.warning);
-    let request = Request {
-        id: mint.id,
-        tenant: mint.tenant.clone(),
-        scope: mint.scope.clone(),
-        deadline: mint.deadline,
-        model: body.required_string("model")?.to_owned(),
-        sampling: common::sampling(body, mint, limits)?,
-        stop,
+    let strings = common::stop_strings(body, "stop_sequences", limits)?;
+    let parts = Parts {
+        prompt: Prompt::Chat(chat),
+        stop: Stop { strings, ..Stop::after(max_tokens as u32) },
+        max_tokens_param: "max_tokens",
         choices: 1,
         logprobs: None,
-        thinking_budget: [thinking.budget, common::thinking_budget(body)?]
-            .into_iter()
-            .flatten()
-            .min(),
-        hints,
-        prompt: Prompt::Chat(chat),
+        thinking_budget: thinking.budget,
+        session: session.as_deref().map(|name| ("metadata.user_id", name)),
     };
-    Ok(Call { request, delivery })
+    let mut call = common::call(body, parts, mint, limits)?;
+    let delivery = &mut call.delivery;
+    delivery.call_prefix = Some(CALL_PREFIX);
+    delivery.edits_told = edits_told;
+    delivery.warning = common::with_ignored(&ignored, delivery.warning.take());
+    Ok(call)
 }
 
 /// The model's name and the conversation alone, of a request to count its tokens; also of one that

@@ -4,13 +4,13 @@ use super::tools::{self, Catalogue};
 use super::write::Echo;
 use super::{items, tools::Names};
 use crate::api::cache;
-use crate::api::common::{self, Call, Mint};
+use crate::api::common::{self, Call, Mint, Parts};
 use crate::api::contract::RESPONSES;
+use crate::api::effort;
 use crate::api::fields::{self, Object};
-use crate::api::{effort, hints};
 use crate::config::Limits;
 use crate::error::Invalid;
-use baton_proto::ir::{Chat, Prompt, Request, Stop};
+use baton_proto::ir::{Chat, Prompt, Stop};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -60,40 +60,24 @@ pub(in crate::api) fn parse(body: &Value, mint: &Mint, limits: &Limits) -> Resul
         template_args,
         ..Chat::default()
     };
-    let max_tokens = body.integer(MAX_TOKENS)?;
-    let mut stop = Stop {
-        max_tokens: max_tokens.map_or(u32::MAX, |tokens| tokens as u32),
-        min_tokens: 0,
-        strings: Vec::new(),
-        ids: Vec::new(),
-        ignore_eos: false,
-    };
-    let session = body.string("prompt_cache_key")?.map(|key| ("prompt_cache_key", key));
-    let (mut hints, mut applied) = hints::read(body, mint, true, session)?;
-    applied.extend(mint.bounds.limit_answer(&mut stop, 1, MAX_TOKENS, &mut hints));
-    let mut delivery = common::delivery(body, applied)?;
-    delivery.call_prefix = Some(CALL_PREFIX);
-    delivery.warning = common::with_ignored(&ignored, delivery.warning);
-    let sampling = common::sampling(body, mint, limits)?;
-    let mut echo = echo(body, names, reasoning.summary);
-    // Where the client does not say, the checkpoint does.
-    echo.told.insert("temperature".to_owned(), plain(sampling.temperature));
-    echo.told.insert("top_p".to_owned(), plain(sampling.top_p));
-    delivery.echo = Some(Arc::new(echo));
-    let request = Request {
-        id: mint.id,
-        tenant: mint.tenant.clone(),
-        scope: mint.scope.clone(),
-        deadline: mint.deadline,
-        model: body.required_string("model")?.to_owned(),
-        sampling,
-        stop,
+    let max_tokens = body.integer(MAX_TOKENS)?.map_or(u32::MAX, |tokens| tokens as u32);
+    let parts = Parts {
+        prompt: Prompt::Chat(chat),
+        stop: Stop::after(max_tokens),
+        max_tokens_param: MAX_TOKENS,
         choices: 1,
         logprobs: logprobs(body)?,
-        thinking_budget: common::thinking_budget(body)?,
-        hints,
-        prompt: Prompt::Chat(chat),
+        thinking_budget: None,
+        session: common::cache_key(body)?,
     };
+    let Call { request, mut delivery } = common::call(body, parts, mint, limits)?;
+    delivery.call_prefix = Some(CALL_PREFIX);
+    delivery.warning = common::with_ignored(&ignored, delivery.warning);
+    let mut echo = echo(body, names, reasoning.summary);
+    // Where the client does not say, the checkpoint does.
+    echo.told.insert("temperature".to_owned(), plain(request.sampling.temperature));
+    echo.told.insert("top_p".to_owned(), plain(request.sampling.top_p));
+    delivery.echo = Some(Arc::new(echo));
     Ok(Call { request, delivery })
 }
 
