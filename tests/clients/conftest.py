@@ -1,4 +1,4 @@
-"""What the client tests share: where the cluster is.
+"""What the client tests share: where the cluster is, and who asks it.
 
 `cargo xtask clients` starts a cluster and sets the environment. To try another one:
 
@@ -8,6 +8,7 @@
 import os
 from urllib.parse import urlsplit
 
+import openai
 import pytest
 
 
@@ -23,6 +24,19 @@ def find_base_url() -> str:
 def base_url() -> str:
     """The same for tests."""
     return find_base_url()
+
+
+@pytest.fixture(scope="session")
+def client(base_url: str) -> openai.OpenAI:
+    """OpenAI's client, where a file of tests has no other."""
+    # A retry would hide what a test wants to see.
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def model(client) -> str:
+    """What the cluster serves."""
+    return client.models.list().data[0].id
 
 
 @pytest.fixture(scope="session")

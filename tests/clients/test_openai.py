@@ -11,17 +11,6 @@ import pytest
 QUESTION = [{"role": "user", "content": "Tell me about the sea."}]
 
 
-@pytest.fixture(scope="session")
-def client(base_url):
-    # A retry would hide what a test wants to see.
-    return openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def model(client):
-    return client.models.list().data[0].id
-
-
 def test_models_are_listed(client, model):
     models = client.models.list().data
     assert [m.object for m in models] == ["model"] * len(models)

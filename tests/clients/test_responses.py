@@ -19,17 +19,6 @@ WEATHER = {
 }
 
 
-@pytest.fixture(scope="session")
-def client(base_url):
-    # A retry would hide what a test wants to see.
-    return openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def model(client):
-    return client.models.list().data[0].id
-
-
 def test_a_stream_has_what_the_whole_response_has(client, model):
     request = dict(model=model, input="Hello!", max_output_tokens=64, temperature=0)
     whole = client.responses.create(**request)
