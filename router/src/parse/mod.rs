@@ -15,6 +15,7 @@ mod formats;
 mod frame;
 mod json;
 mod markers;
+mod members;
 mod style;
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,8 @@
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
-use super::super::tools::Tools;
-use super::super::value::Value;
+use super::super::members::Members;
 use super::{Layout, Spec, by_steps, framed, in_text, is_space, space_len};
-use std::sync::Arc;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
@@ -34,11 +32,7 @@ pub(super) const SPEC: Spec = Spec {
         framed(style, start, |tools| Glm {
             state: State::Name,
             markers,
-            tools: tools.clone(),
-            name: String::new(),
-            key: String::new(),
-            value: Value::new(),
-            is_first: true,
+            members: Members::new(tools),
             raw: String::new(),
             again: "",
         })
@@ -59,11 +53,7 @@ enum State {
 struct Glm {
     state: State,
     markers: Markers,
-    tools: Arc<Tools>,
-    name: String,
-    key: String,
-    value: Value,
-    is_first: bool,
+    members: Members,
     /// What was read and is text after all, unless the call goes on as it should.
     raw: String,
     /// What was held back and may be the beginning of another marker.
@@ -97,17 +87,17 @@ impl Glm {
         let word = match self.state {
             State::Between | State::AfterKey => return (text.len(), Flow::More),
             State::Value => {
-                return match self.value.feed(text, out) {
+                return match self.members.value.feed(text, out) {
                     Ok(()) => (text.len(), Flow::More),
                     Err((warning, unused)) => {
                         self.raw.clear();
-                        self.value.rest(&mut self.raw);
+                        self.members.value.rest(&mut self.raw);
                         (text.len() - unused, self.cut(warning, out))
                     }
                 };
             }
-            State::Name => &mut self.name,
-            State::Key => &mut self.key,
+            State::Name => &mut self.members.name,
+            State::Key => &mut self.members.key,
         };
         let used = text.floor_char_boundary(NAME_BYTES_MAX.saturating_sub(word.len()));
         word.push_str(&text[..used]);
@@ -132,44 +122,35 @@ impl Glm {
 
     fn marker(&mut self, marker: &'static str, out: &mut Events) -> Flow {
         match (self.state, marker) {
-            (State::Name, KEY | CLOSE) if is_name(&self.name) => {
+            (State::Name, KEY | CLOSE) if is_name(&self.members.name) => {
                 self.raw.clear();
-                out.call_begin(self.name.trim_matches(is_space));
-                out.arguments("{");
-                self.is_first = true;
+                self.members.begin(out);
                 self.state = State::Between;
                 return self.marker(marker, out);
             }
             (State::Between, KEY) => {
-                self.key.clear();
+                self.members.key.clear();
                 self.raw.clear();
                 self.raw.push_str(marker);
                 self.state = State::Key;
             }
             (State::Between, CLOSE) => {
-                out.arguments("}");
                 self.raw.clear();
-                if self.value.take_mended() {
-                    out.warning(Warning::Mended);
-                }
-                out.call_end("");
+                self.members.end(out);
                 return Flow::Closed;
             }
-            (State::Key, KEY_END) if is_name(&self.key) => {
+            (State::Key, KEY_END) if is_name(&self.members.key) => {
                 self.raw.push_str(marker);
                 self.state = State::AfterKey;
             }
             (State::AfterKey, VALUE) => {
-                let key = self.key.trim_matches(is_space);
-                let types = self.tools.types(self.name.trim_matches(is_space), key);
-                self.value.begin(types, key, self.is_first);
-                self.is_first = false;
+                self.members.begin_value();
                 self.state = State::Value;
             }
             (State::Value, VALUE_END) => {
                 self.raw.clear();
-                if let Err(warning) = self.value.end(out) {
-                    self.value.rest(&mut self.raw);
+                if let Err(warning) = self.members.value.end(out) {
+                    self.members.value.rest(&mut self.raw);
                     self.raw.push_str(marker);
                     return self.cut(warning, out);
                 }
@@ -189,14 +170,7 @@ impl Glm {
     }
 
     fn cut(&mut self, warning: Warning, out: &mut Events) -> Flow {
-        let mut missing = String::new();
-        if self.state == State::Value {
-            self.value.missing(&mut missing);
-        }
-        missing.push('}');
-        out.warning(warning);
-        out.call_end(&missing);
-        Flow::Cut
+        self.members.cut(self.state == State::Value, warning, out)
     }
 }
 
@@ -209,8 +183,7 @@ fn is_name(text: &str) -> bool {
 impl Call for Glm {
     fn open(&mut self, opener: &'static str) {
         self.state = State::Name;
-        self.name.clear();
-        self.value.take_mended();
+        self.members.reset();
         self.raw.clear();
         self.raw.push_str(opener);
     }
@@ -223,7 +196,7 @@ impl Call for Glm {
         self.state == State::Value
             && self.markers.is_idle()
             && self.markers.next(text) == text.len()
-            && self.value.plain(text, out)
+            && self.members.value.plain(text, out)
     }
 
     fn special(&mut self, token: &str, out: &mut Events) -> (usize, Flow) {

@@ -7,10 +7,8 @@
 use super::super::event::{Events, Warning};
 use super::super::frame::{Call, Flow, Words};
 use super::super::markers::{Here, Markers};
-use super::super::tools::Tools;
-use super::super::value::Value;
+use super::super::members::Members;
 use super::{Layout, Spec, by_steps, framed, space_len};
-use std::sync::Arc;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
@@ -38,11 +36,7 @@ pub(super) const SPEC: Spec = Spec {
             state: State::Open,
             markers: Markers::new(MARKERS.to_vec()),
             in_text,
-            tools: tools.clone(),
-            name: String::new(),
-            key: String::new(),
-            value: Value::new(),
-            is_first: true,
+            members: Members::new(tools),
             newline: false,
             is_new: false,
             raw: String::new(),
@@ -69,12 +63,7 @@ struct QwenCoder {
     markers: Markers,
     /// Bit `i`: marker `i` comes as text.
     in_text: u32,
-    tools: Arc<Tools>,
-    name: String,
-    key: String,
-    value: Value,
-    /// No parameter has come yet.
-    is_first: bool,
+    members: Members,
     /// A newline of the value is held back: it is the markup's if the value ends.
     newline: bool,
     /// Nothing of the value has come yet: a newline is the markup's.
@@ -149,7 +138,8 @@ impl QwenCoder {
 
     /// A name, up to `>`.
     fn word(&mut self, text: &str, out: &mut Events) -> (usize, Flow) {
-        let word = if self.state == State::Name { &mut self.name } else { &mut self.key };
+        let word =
+            if self.state == State::Name { &mut self.members.name } else { &mut self.members.key };
         for (at, char) in text.char_indices() {
             if char == '>' && !word.trim().is_empty() {
                 return (at + 1, self.word_ends(out));
@@ -167,14 +157,10 @@ impl QwenCoder {
     fn word_ends(&mut self, out: &mut Events) -> Flow {
         self.raw.clear();
         if self.state == State::Name {
-            out.call_begin(self.name.trim());
-            out.arguments("{");
-            self.is_first = true;
+            self.members.begin(out);
             self.state = State::Function;
         } else {
-            let types = self.tools.types(self.name.trim(), self.key.trim());
-            self.value.begin(types, self.key.trim(), self.is_first);
-            self.is_first = false;
+            self.members.begin_value();
             (self.is_new, self.newline) = (true, false);
             self.state = State::Value;
         }
@@ -198,19 +184,19 @@ impl QwenCoder {
                 return self.value_ends(marker, out);
             }
             (State::Function, PARAMETER) => {
-                self.key.clear();
+                self.members.key.clear();
                 self.raw.clear();
                 self.raw.push_str(marker);
                 self.state = State::Key;
             }
             (State::Function, FUNCTION_END) => {
-                out.arguments("}");
-                self.end(out);
+                self.raw.clear();
+                self.members.end(out);
                 return Flow::Done;
             }
             (State::Function, CLOSE) => {
-                out.arguments("}");
-                self.end(out);
+                self.raw.clear();
+                self.members.end(out);
                 return Flow::Closed;
             }
             _ => {
@@ -222,21 +208,12 @@ impl QwenCoder {
     }
 
     fn function(&mut self, marker: &'static str) {
-        self.name.clear();
         self.raw.push_str(marker);
         self.state = State::Name;
     }
 
-    fn end(&mut self, out: &mut Events) {
-        self.raw.clear();
-        if self.value.take_mended() {
-            out.warning(Warning::Mended);
-        }
-        out.call_end("");
-    }
-
     fn value_ends(&mut self, marker: &'static str, out: &mut Events) -> Flow {
-        if let Err(warning) = self.value.end(out) {
+        if let Err(warning) = self.members.value.end(out) {
             let raw = std::mem::take(&mut self.raw);
             let flow = self.cut_value(warning, &raw, out);
             self.raw.push_str(marker);
@@ -266,14 +243,14 @@ impl QwenCoder {
             return (begun, Flow::More);
         }
         if std::mem::take(&mut self.newline)
-            && let Err((warning, _)) = self.value.feed("\n", out)
+            && let Err((warning, _)) = self.members.value.feed("\n", out)
         {
             return (begun, self.cut_value(warning, "\n", out));
         }
         let whole = body;
         body = whole.strip_suffix('\n').unwrap_or(whole);
         self.newline = body.len() < whole.len();
-        match self.value.feed(body, out) {
+        match self.members.value.feed(body, out) {
             Ok(()) => (text.len(), Flow::More),
             Err((warning, unused)) => {
                 let used = begun + body.len() - unused;
@@ -285,27 +262,21 @@ impl QwenCoder {
     /// The value cannot go on with this.
     fn cut_value(&mut self, warning: Warning, with: &str, out: &mut Events) -> Flow {
         self.raw.clear();
-        self.value.rest(&mut self.raw);
+        self.members.value.rest(&mut self.raw);
         self.raw.push_str(with);
         self.cut(warning, out)
     }
 
     fn cut(&mut self, warning: Warning, out: &mut Events) -> Flow {
-        let mut missing = String::new();
-        if matches!(self.state, State::Value | State::AfterValue) {
-            self.value.missing(&mut missing);
-        }
-        missing.push('}');
-        out.warning(warning);
-        out.call_end(&missing);
-        Flow::Cut
+        let in_value = matches!(self.state, State::Value | State::AfterValue);
+        self.members.cut(in_value, warning, out)
     }
 }
 
 impl Call for QwenCoder {
     fn open(&mut self, opener: &'static str) {
         self.raw.clear();
-        self.value.take_mended();
+        self.members.reset();
         self.markers.want(self.in_text);
         if opener == FUNCTION {
             self.function(opener);
@@ -325,7 +296,7 @@ impl Call for QwenCoder {
             && self.markers.is_idle()
             && !text.ends_with('\n')
             && self.markers.next(text) == text.len()
-            && self.value.plain(text, out)
+            && self.members.value.plain(text, out)
     }
 
     fn special(&mut self, token: &str, out: &mut Events) -> (usize, Flow) {
@@ -356,7 +327,7 @@ impl Call for QwenCoder {
             self.raw.push_str(self.markers.release());
             return Flow::Reject(Some(Warning::Unfinished));
         }
-        if self.state == State::AfterValue && self.value.end(out).is_ok() {
+        if self.state == State::AfterValue && self.members.value.end(out).is_ok() {
             self.state = State::Function;
         }
         self.raw.clear();
