@@ -5,8 +5,12 @@
 //! whatever still runs is dropped.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -27,9 +31,42 @@ pub struct Drain {
 struct Inner {
     grace: Duration,
     cause: OnceLock<Cause>,
-    draining: CancellationToken,
+    draining: Moment,
     forced: CancellationToken,
-    over: CancellationToken,
+    over: Moment,
+}
+
+/// A moment that many wait for beside something else.
+#[derive(Default)]
+struct Moment {
+    /// What the token says, without its lock.
+    has_come: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Moment {
+    fn come(&self) {
+        self.has_come.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// Waits for it. Who polls this at every turn of something else pays for a look at a flag, but
+    /// for the first time in a task.
+    async fn wait(&self) {
+        let mut token = pin!(self.token.cancelled());
+        let mut known: Option<Waker> = None;
+        poll_fn(|cx| {
+            if self.has_come.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            known = Some(cx.waker().clone());
+            token.as_mut().poll(cx)
+        })
+        .await;
+    }
 }
 
 /// Why a drain began.
@@ -81,9 +118,9 @@ impl Drain {
         let inner = Inner {
             grace,
             cause: OnceLock::new(),
-            draining: CancellationToken::new(),
+            draining: Moment::default(),
             forced: CancellationToken::new(),
-            over: CancellationToken::new(),
+            over: Moment::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -92,7 +129,7 @@ impl Drain {
     pub fn trigger(&self, cause: Cause) {
         if self.inner.cause.set(cause).is_ok() {
             tracing::info!(%cause, grace = ?self.inner.grace, "draining");
-            self.inner.draining.cancel();
+            self.inner.draining.come();
         }
     }
 
@@ -125,7 +162,7 @@ impl Drain {
 
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.is_cancelled()
+        self.inner.draining.has_come.load(Ordering::Acquire)
     }
 
     /// Why it began, if it has.
@@ -135,17 +172,17 @@ impl Drain {
 
     /// Waits for the drain to begin.
     pub async fn draining(&self) {
-        self.inner.draining.cancelled().await;
+        self.inner.draining.wait().await;
     }
 
     /// Waits for the drain to be over.
     pub async fn over(&self) {
-        self.inner.over.cancelled().await;
+        self.inner.over.wait().await;
     }
 
     /// A token that is cancelled when the drain begins, for libraries that want one.
     pub fn token(&self) -> &CancellationToken {
-        &self.inner.draining
+        &self.inner.draining.token
     }
 
     /// The last line of a main: waits for the drain to begin, gives `tasks` their grace, drops
@@ -159,7 +196,7 @@ impl Drain {
             () = tokio::time::sleep(self.inner.grace) => {}
         }
         let dropped = tasks.names();
-        self.inner.over.cancel();
+        self.inner.over.come();
         let stuck = match tokio::time::timeout(FALL, tasks.idle()).await {
             Ok(()) => Vec::new(),
             Err(_) => tasks.names(),

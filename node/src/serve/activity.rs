@@ -111,6 +111,10 @@ impl Activity {
         self.watch.register(cx.waker());
     }
 
+    fn protocol(&self) -> Protocol {
+        self.lock().protocol
+    }
+
     fn read(&self, bytes: &[u8]) {
         let mut state = self.lock();
         if let Protocol::Unknown(seen) = state.protocol {
@@ -165,11 +169,38 @@ impl Drop for InFlight {
 pub(super) struct Observed<S> {
     socket: S,
     activity: Arc<Activity>,
+    /// What was read to tell the protocols apart, and how much of it.
+    begun: [u8; H2_PREFACE.len()],
+    begun_bytes: usize,
 }
 
 impl<S> Observed<S> {
     pub(super) fn new(socket: S, activity: &Arc<Activity>) -> Self {
-        Self { socket, activity: Arc::clone(activity) }
+        let activity = Arc::clone(activity);
+        Self { socket, activity, begun: [0; H2_PREFACE.len()], begun_bytes: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Observed<S> {
+    /// Reads until it is certain whether the peer speaks HTTP/2. Whoever reads afterwards gets all
+    /// that there is, from the first byte on.
+    pub(super) fn poll_is_h2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            match self.activity.protocol() {
+                Protocol::H1 => return Poll::Ready(Ok(false)),
+                Protocol::H2 => return Poll::Ready(Ok(true)),
+                Protocol::Unknown(_) => {}
+            }
+            let mut buf = ReadBuf::new(&mut self.begun[self.begun_bytes..]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+            let new = buf.filled();
+            if new.is_empty() {
+                // Whatever it was, it is not that preface.
+                return Poll::Ready(Ok(false));
+            }
+            self.activity.read(new);
+            self.begun_bytes += new.len();
+        }
     }
 }
 
@@ -179,13 +210,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let begun = this.begun_bytes.min(buf.remaining());
+        buf.put_slice(&this.begun[..begun]);
+        this.begun.copy_within(begun..this.begun_bytes, 0);
+        this.begun_bytes -= begun;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
         let new = &buf.filled()[before..];
         if !new.is_empty() {
-            self.activity.read(new);
+            this.activity.read(new);
         }
-        Poll::Ready(Ok(()))
+        // What has begun goes with what follows it: a reader that gets a few bytes first makes room for
+        // the rest twice. An error or the end is found again by the next read.
+        if begun > 0 { Poll::Ready(Ok(())) } else { read }
     }
 }
 

@@ -4,21 +4,21 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode};
 use axum::response::IntoResponse;
+use axum::{BoxError, Router};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::service::service_fn;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
@@ -63,12 +63,14 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new();
-    let io = TokioIo::new(Observed::new(socket, &activity));
-    let builder = builder(tasks);
-    let service = service_fn(|request| {
-        answer(request, peer, router.clone(), tasks.clone(), *config, Arc::clone(&activity))
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let answerer = Answerer {
+        peer,
+        router,
+        tasks: tasks.clone(),
+        config: *config,
+        activity: Arc::clone(&activity),
+    };
+    let mut connection = Connection::Undecided(Observed::new(socket, &activity), answerer);
     let mut draining = pin!(tasks.drain().draining().fuse());
     let mut alarm = pin!(sleep_until(Instant::now()));
     let mut leave_by = None;
@@ -78,10 +80,10 @@ pub(super) async fn serve<S>(
             if activity.is_untouched() {
                 return Poll::Ready(None);
             }
-            connection.as_mut().graceful_shutdown();
+            connection.graceful_shutdown();
         }
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Poll::Ready(ended) = connection.poll(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(%peer, error, "the connection broke");
                 }
@@ -103,7 +105,7 @@ pub(super) async fn serve<S>(
             }
             // An idle peer is told that we leave, and has a moment to agree.
             leave_by = Some(Instant::now() + config.header_timeout.0);
-            connection.as_mut().graceful_shutdown();
+            connection.graceful_shutdown();
         }
     })
     .await;
@@ -112,21 +114,68 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// The protocols' own limits. Every one is written out: a default may change under us.
-fn builder(tasks: &Tasks) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(Streams(tasks.clone()));
+/// A connection in the protocol that its peer has chosen.
+enum Connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+    /// Nobody knows yet.
+    Undecided(Observed<S>, Answerer),
+    H1(Pin<Box<http1::Connection<TokioIo<Observed<S>>, Answerer>>>),
+    H2(Pin<Box<http2::Connection<TokioIo<Observed<S>>, Answerer, Streams>>>),
+    Over,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        loop {
+            let is_h2 = match self {
+                Self::Undecided(socket, _) => ready!(socket.poll_is_h2(cx))?,
+                Self::H1(connection) => return connection.as_mut().poll(cx).map_err(Into::into),
+                Self::H2(connection) => return connection.as_mut().poll(cx).map_err(Into::into),
+                Self::Over => return Poll::Ready(Ok(())),
+            };
+            let Self::Undecided(socket, answerer) = std::mem::replace(self, Self::Over) else {
+                continue;
+            };
+            let (io, streams) = (TokioIo::new(socket), Streams(answerer.tasks.clone()));
+            *self = if is_h2 {
+                Self::H2(Box::pin(h2_builder(streams).serve_connection(io, answerer)))
+            } else {
+                Self::H1(Box::pin(h1_builder().serve_connection(io, answerer)))
+            };
+        }
+    }
+
+    /// Ends it once what has been asked is answered.
+    fn graceful_shutdown(&mut self) {
+        match self {
+            Self::Undecided(..) => *self = Self::Over,
+            Self::H1(connection) => connection.as_mut().graceful_shutdown(),
+            Self::H2(connection) => connection.as_mut().graceful_shutdown(),
+            Self::Over => {}
+        }
+    }
+}
+
+/// The protocol's own limits. Every one is written out: a default may change under us.
+fn h1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         // Kept by `Activity`: hyper's timer would cut idle connections as well.
         .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(true)
+        // To copy an event costs less than to keep account of its parts.
+        .writev(false)
         // A client that closes has gone, and its request with it.
         .half_close(false);
     builder
-        .http2()
+}
+
+/// The same for HTTP/2.
+fn h2_builder(streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
@@ -140,27 +189,44 @@ fn builder(tasks: &Tasks) -> auto::Builder<Streams> {
     builder
 }
 
-/// Answers one request. A panic in a handler costs that request alone.
-async fn answer(
-    request: Request<Incoming>,
+/// Answers the requests of one connection.
+#[derive(Clone)]
+struct Answerer {
     peer: SocketAddr,
     router: Router,
     tasks: Tasks,
     config: ServeConfig,
     activity: Arc<Activity>,
-) -> Result<Response<Counted>, Infallible> {
-    let in_flight = activity.request();
-    let mut request = request.map(|body| Bounded::new(body, &config));
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(panic) => {
-            tasks.note_panic("request", panic.as_ref());
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    };
-    Ok(response.map(|body| Counted::new(body, in_flight)))
+}
+
+impl Service<Request<Incoming>> for Answerer {
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    /// On the heap, so that its memory is free while the body of its answer is streamed.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Counted>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+impl Answerer {
+    /// Answers one request. A panic in a handler costs that request alone.
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Counted>, Infallible> {
+        let in_flight = self.activity.request();
+        let mut request = request.map(|body| Bounded::new(body, &self.config));
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let answer = AssertUnwindSafe(self.router.oneshot(request)).catch_unwind();
+        let response = match answer.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => {
+                self.tasks.note_panic("request", panic.as_ref());
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        };
+        Ok(response.map(|body| Counted::new(body, in_flight)))
+    }
 }
 
 /// Runs the streams of HTTP/2 connections as tracked tasks. Their number is bounded by

@@ -81,6 +81,24 @@ async fn a_request_is_answered_and_the_connection_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_is_whole_however_its_first_bytes_come() {
+    // It begins as HTTP/2 does, too.
+    let request = b"PRI / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
+    let echo =
+        |method: axum::http::Method, body: String| async move { format!("{method} {body}!") };
+    for cut in 0..request.len() {
+        let (mut client, _tasks) = connect(Router::new().fallback(echo), ServeConfig::default());
+        let (first, rest) = request.split_at(cut);
+        client.write_all(first).await.expect("open");
+        // Time moves when nobody has anything to do.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        client.write_all(rest).await.expect("open");
+        let answer = read_until(&mut client, "!").await;
+        assert!(answer.ends_with("\r\n\r\nPRI hello!"), "{cut}: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_cut() {
     let config = ServeConfig { first_byte_timeout: Span::secs(7), ..ServeConfig::default() };
     let (mut client, tasks) = connect(hello(), config);
