@@ -75,6 +75,9 @@ impl Announce {
     }
 }
 
+/// Threads that carry what waits; what computes has its own.
+const THREADS_MAX: usize = 2;
+
 /// The first lines of a main: logs, limits, crypto-free runtime.
 pub fn begin(log: &LogConfig) -> Result<tokio::runtime::Runtime, Failure> {
     telemetry::init(log)?;
@@ -82,9 +85,12 @@ pub fn begin(log: &LogConfig) -> Result<tokio::runtime::Runtime, Failure> {
     if let Err(error) = baton_node::limits::raise_fd_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+    // On one core a second thread is only something to switch to.
+    let threads =
+        std::thread::available_parallelism().map_or(THREADS_MAX, usize::from).min(THREADS_MAX);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .worker_threads(2)
+        .worker_threads(threads)
         .build()
         .map_err(|error| Failure::new(Exit::Unavailable, format!("no runtime: {error}")))
 }
