@@ -228,7 +228,7 @@ pub struct Limits {
     pub logit_bias_max: usize,
     /// Alternatives reported beside a drawn token.
     pub top_logprobs_max: u8,
-    /// Pieces of a stream that wait for its reader.
+    /// Messages of a gRPC stream that wait for its reader.
     pub stream_pieces_max: usize,
 }
 

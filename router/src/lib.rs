@@ -24,6 +24,7 @@ pub mod parse;
 mod placing;
 mod policy_client;
 mod prompts;
+mod readers;
 mod record;
 mod retry;
 mod scrape;

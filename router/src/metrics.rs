@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(crate) struct Metrics {
     requests: Family<Vec<(&'static str, String)>, Counter>,
     tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    /// Of these, the tokens of answers: to look them up for each would allocate.
+    decoded: Counter,
     prompt_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
     pub(crate) ttft: Histogram,
     pub(crate) itl: Histogram,
@@ -46,11 +48,12 @@ impl Metrics {
             }
         });
         let count = |name, help| registry.register(name, help, Counter::default());
-        let requests = "Requests by interface and status";
+        let (tokens, decoded) = tokens(registry);
         let wait = |name, help| registry.histogram(name, help, &WAIT_SECONDS);
         Self {
-            requests: registry.register("requests", requests, Family::default()),
-            tokens: registry.register("tokens", "Tokens by stage and kind", Family::default()),
+            requests: requests(registry),
+            decoded,
+            tokens,
             prompt_tokens: registry.register(
                 "prompt_tokens",
                 "Tokens of prompts by where their ids came from: reused, or encoded anew",
@@ -109,7 +112,7 @@ impl Metrics {
 
     /// So many tokens of an answer have arrived.
     pub(crate) fn decoded(&self, count: usize) {
-        self.count("decode", "computed", count as u64);
+        self.decoded.inc_by(count as u64);
     }
 
     /// A prompt of so many tokens was prepared, and so many of their ids were known.
@@ -164,6 +167,18 @@ impl Metrics {
     }
 }
 
+fn requests(registry: &Registry) -> Family<Vec<(&'static str, String)>, Counter> {
+    registry.register("requests", "Requests by interface and status", Family::default())
+}
+
+/// All tokens, and those of answers among them.
+fn tokens(registry: &Registry) -> (Family<Vec<(&'static str, &'static str)>, Counter>, Counter) {
+    let all: Family<_, Counter> =
+        registry.register("tokens", "Tokens by stage and kind", Family::default());
+    let decoded = all.get_or_create_owned(&vec![("stage", "decode"), ("kind", "computed")]);
+    (all, decoded)
+}
+
 fn misreadings(registry: &Registry) -> Family<Vec<(&'static str, &'static str)>, Counter> {
     let help = "What in answers was not as the model's format of calls and reasoning has it";
     registry.register("answer_warnings", help, Family::default())
@@ -175,13 +190,13 @@ fn seconds(micros: u32) -> f64 {
 
 /// Counts a request once, however it ends: one that nobody waits for any more ends with 499.
 pub(crate) struct RequestCount {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     api: &'static str,
     code: u16,
 }
 
 impl RequestCount {
-    pub(crate) fn new(metrics: &Metrics, api: &'static str) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>, api: &'static str) -> Self {
         const CLIENT_CLOSED_REQUEST: u16 = 499;
         Self { metrics: metrics.clone(), api, code: CLIENT_CLOSED_REQUEST }
     }

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::parse::{Format, Reasoning, Start, Style};
 use crate::policy_client::PolicyClient;
 use crate::prompts::Prompts;
+use crate::readers::Readers;
 use crate::record::Record;
 use crate::retry::RetryBudget;
 use crate::switches::{Board, Switches};
@@ -56,7 +57,7 @@ pub(crate) struct Service {
     /// No token stands for more bytes of text.
     token_bytes_max: usize,
     cluster: Arc<Cluster>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     /// Places for requests; every one of them holds a permit from its arrival to its end.
     places: Arc<Semaphore>,
@@ -66,6 +67,8 @@ pub(crate) struct Service {
     text_pool: TextPool,
     /// What earlier prompts have left.
     prompts: Prompts,
+    /// Who watches the readers of streams.
+    readers: Arc<Readers>,
     retries: Mutex<RetryBudget>,
     board: Arc<Board>,
     /// What was computed ahead.
@@ -96,6 +99,9 @@ impl Service {
         };
         let text_pool = TextPool::start(&tasks, threads, config.limits.requests_max)?;
         let board = Arc::new(Board::new(config.switches));
+        let readers = Arc::new(Readers::default());
+        let (watch, patience) = (readers.clone(), config.timeouts.slow_reader.0);
+        tasks.spawn("readers", async move { watch.keep_watch(patience, api::status).await });
         let (file, dropped) = (("decisions", &config.decisions), &metrics.decisions_dropped);
         let decisions = Record::start(file, &tasks, dropped, api::decision_line)?;
         let (file, dropped) = (("audit", &config.audit), &metrics.audit_dropped);
@@ -115,6 +121,7 @@ impl Service {
             board,
             bodies: Bodies::new(config.limits.bodies_bytes_max.bytes()),
             places: Arc::new(Semaphore::new(config.limits.requests_max)),
+            readers,
             retries: Mutex::new(RetryBudget::new(Monotonic::process().now())),
             speculation: Speculation::new(&config.speculation, metrics.clone()),
             thinking: Thinking::new(&style, &text),
@@ -123,7 +130,7 @@ impl Service {
             token_bytes_max: token_bytes_max(&text),
             text,
             cluster,
-            metrics,
+            metrics: Arc::new(metrics),
             tasks,
             text_pool,
             decisions,
@@ -289,6 +296,7 @@ impl Service {
 
     /// Ends the threads for text and for records; nothing is taken in any more.
     pub(crate) fn close(&self) {
+        self.readers.close();
         self.text_pool.close();
         if let Some(decisions) = &self.decisions {
             decisions.close();
@@ -330,6 +338,10 @@ impl Service {
         &self.style
     }
 
+    pub(crate) fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
     pub(crate) fn text_pool(&self) -> &TextPool {
         &self.text_pool
     }
@@ -346,7 +358,7 @@ impl Service {
         &self.cluster
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 

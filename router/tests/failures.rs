@@ -270,7 +270,6 @@ async fn a_stream_that_nobody_reads_is_cut() {
     .await;
     let house = House::open_with(&[&worker], |config| {
         config.timeouts.slow_reader = Span::millis(100);
-        config.limits.stream_pieces_max = 1;
     })
     .await;
     let mut body = streamed();
@@ -280,7 +279,7 @@ async fn a_stream_that_nobody_reads_is_cut() {
         worker.say(&submit, 0, [admitted()]).await;
         submit
     };
-    let (_unread, submit) = tokio::join!(house.stream("/v1/completions", &body), play);
+    let (mut unread, submit) = tokio::join!(house.stream("/v1/completions", &body), play);
     // More text than the buffers of two sockets hold.
     let feed = async {
         for _ in 0..IDS / 40_000 {
@@ -289,6 +288,14 @@ async fn a_stream_that_nobody_reads_is_cut() {
     };
     let ((), cancel) = tokio::join!(feed, worker.cancelled());
     assert_eq!(cancel.request_id, submit.request_id);
+    let counted = "baton_requests_total{api=\"completions\",code=\"408\"} 1";
+    assert!(house.shows(counted).await);
+    // Who reads on after all is told.
+    let mut last = None;
+    while let Some(event) = unread.raw().await {
+        last = Some(event);
+    }
+    assert!(last.is_some_and(|event| event.contains("slow_reader")));
 }
 
 #[tokio::test]

@@ -181,3 +181,29 @@ async fn a_stream_with_nothing_to_say_says_so() {
     worker.say(&submit, 0, [first_tokens(&[4]), finished(Reason::Length)]).await;
     assert!(within(stream.rest()).await.ends_with("data: [DONE]"));
 }
+
+#[tokio::test]
+async fn a_stream_whose_worker_is_slow_is_not_taken_for_one_that_nobody_reads() {
+    let worker = FakeWorker::start("d1").await;
+    let house = House::open_with(&[&worker], |config| {
+        config.timeouts.keep_alive = Span::millis(20);
+        config.timeouts.slow_reader = Span::millis(40);
+    })
+    .await;
+    let body = json!({"model": "tiny", "prompt": [1], "stream": true});
+    let play = async {
+        let submit = worker.submitted().await;
+        worker.say(&submit, 0, [admitted(), first_tokens(&[4])]).await;
+        submit
+    };
+    let (mut stream, submit) = tokio::join!(house.stream("/v1/completions", &body), play);
+    assert!(stream.raw().await.unwrap().contains("t4"));
+    // Several times as long as a reader may be slow.
+    for _ in 0..10 {
+        assert_eq!(stream.raw().await.unwrap(), ": keep-alive");
+    }
+    worker.say(&submit, 0, [tokens(&[5]), finished(Reason::Length)]).await;
+    let rest = within(stream.rest()).await;
+    assert!(rest.contains("t5") && rest.ends_with("data: [DONE]"), "{rest}");
+    assert!(worker.heard_nothing());
+}

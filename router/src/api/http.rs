@@ -116,12 +116,12 @@ async fn answer(service: Arc<Service>, dialect: Dialect, request: Request) -> Re
             let (stream, warning) = (delivery.stream, delivery.warning.take());
             let writer = dialect.writer(&turn, delivery, service.text(), received(&turn));
             let response = if stream {
-                sse::respond(&service, *turn, writer, count)
+                sse::respond(&service, turn, writer, count)
             } else {
-                whole(*turn, writer, count).await
+                let refused = |error: TurnError| dialect.refusal(&error, id);
+                whole(*turn, writer, count).await.unwrap_or_else(refused)
             };
-            let refused = |error: TurnError| dialect.refusal(&error, id);
-            warned(response.unwrap_or_else(refused), warning)
+            warned(response, warning)
         }
         Err(error) => {
             let response = dialect.refusal(&error, id);

@@ -1,156 +1,174 @@
 //! Answers as server-sent events.
 //!
-//! A task per stream carries what becomes certain into a short queue that the connection reads.
-//! It ends the turn when the client is gone, and cuts a client that does not read.
+//! A stream has no task of its own: the connection's task asks for the next piece whenever it can
+//! write one, and what has become certain by then is written in one go. So a token wakes one task,
+//! and a client that is gone takes the turn with it. Whoever does not read is noticed by
+//! [`crate::readers`].
 
 use super::error::status;
 use super::writer::AnswerWriter;
 use crate::error::TurnError;
 use crate::metrics::RequestCount;
+use crate::readers::{Running, Watched};
 use crate::service::Service;
-use crate::turn::Turn;
+use crate::turn::{Alarm, Turn};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::stream;
 use http::{HeaderValue, header};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// A few events of one token.
-const BUFFER_BYTES: usize = 2048;
+const BUFFER_BYTES: usize = 1024;
+/// With so much of it a piece goes out, whatever else is certain.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// The head of a stream, whose body goes on by itself.
 pub(super) fn respond(
     service: &Arc<Service>,
-    turn: Turn,
-    writer: Box<dyn AnswerWriter>,
-    mut count: RequestCount,
-) -> Result<Response, TurnError> {
-    let (pieces, body) = mpsc::channel(service.config().limits.stream_pieces_max);
-    let timeouts = &service.config().timeouts;
-    let stream = Stream {
-        turn,
+    turn: Box<Turn>,
+    mut writer: Box<dyn AnswerWriter>,
+    count: RequestCount,
+) -> Response {
+    let mut out = Vec::new();
+    writer.head(&mut out);
+    let (now, limit) = (Instant::now(), service.config().timeouts.keep_alive.0);
+    let mut events = Events {
+        running: service.readers().watch(Running { turn, count }),
         writer,
-        pieces,
-        buffer: BytesMut::with_capacity(BUFFER_BYTES),
-        keep_alive: timeouts.keep_alive.0,
-        slow_reader: timeouts.slow_reader.0,
+        out,
+        buffer: BytesMut::new(),
+        silence: Silence { since: now, limit, alarm: Alarm::at(now + limit) },
+        over: false,
     };
-    let carry = async move {
-        let code = match stream.carry().await {
-            Ok(()) => 200,
-            Err(Cut::Failed(error)) => status(&error),
-            // What the count assumes unless it is told otherwise.
-            Err(Cut::Gone) => return,
-        };
-        count.set(code);
-    };
-    if service.tasks().try_spawn("stream", carry).is_err() {
-        return Err(TurnError::Overloaded("too many streams are open".to_owned()));
-    }
-    let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<Bytes, Infallible>));
-    let mut response = Response::new(body);
+    let pieces = stream::poll_fn(move |cx| {
+        events.poll_next(cx).map(|piece| piece.map(Ok::<Bytes, Infallible>))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that buffer would turn a stream into one late piece.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
-/// Why a stream did not come to its end.
-enum Cut {
-    /// The client is gone.
-    Gone,
-    /// The turn failed, or the client did not read.
-    Failed(TurnError),
-}
-
-struct Stream {
-    turn: Turn,
+/// The body of a stream. What still runs for its turn is cancelled when it falls.
+struct Events {
+    running: Watched,
     writer: Box<dyn AnswerWriter>,
-    pieces: mpsc::Sender<Bytes>,
+    /// What is written and was not handed over.
+    out: Vec<u8>,
+    /// Small pieces are cut out of one buffer, whose memory is used again once the connection has
+    /// written what was in it.
     buffer: BytesMut,
-    keep_alive: Duration,
-    slow_reader: Duration,
+    silence: Silence,
+    over: bool,
 }
 
-impl Stream {
-    /// Carries the answer until it is complete, fails, or nobody reads it. What still runs for the
-    /// turn is cancelled when this returns.
-    async fn carry(mut self) -> Result<(), Cut> {
-        let mut out = Vec::new();
-        self.writer.head(&mut out);
-        if !out.is_empty() {
-            // By itself: it may be as large as the request, and the buffer keeps its size.
-            self.send(std::mem::take(&mut out).into()).await?;
-        }
-        // Set anew only when it has gone off: a timer for each piece would cost more than the piece.
-        let mut silence = Box::pin(tokio::time::sleep(self.keep_alive));
-        let mut said = Instant::now();
+/// For how long nothing has been said.
+struct Silence {
+    /// When something was handed over last.
+    since: Instant,
+    /// How long it may last.
+    limit: Duration,
+    alarm: Alarm,
+}
+
+impl Silence {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let delta = tokio::select! {
-                delta = self.turn.next() => delta,
-                () = self.pieces.closed() => return Err(Cut::Gone),
-                () = &mut silence => {
-                    if said + self.keep_alive <= Instant::now() {
-                        self.send(Bytes::from_static(self.writer.keep_alive())).await?;
-                        said = Instant::now();
-                    }
-                    silence.as_mut().reset(said + self.keep_alive);
-                    continue;
-                }
-            };
-            match delta {
-                Some(Ok(delta)) => {
-                    let (summary, last) = (self.turn.summary(), self.turn.is_complete());
-                    self.writer.piece(&delta, &summary, last, &mut out);
-                    self.turn.reuse(delta);
-                    // A piece may say nothing yet; what is not sent keeps no connection alive.
-                    if !out.is_empty() {
-                        said = Instant::now();
-                        self.flush(&mut out).await?;
-                    }
-                }
-                Some(Err(error)) => {
-                    self.writer.fail(&error, &mut out);
-                    self.flush(&mut out).await?;
-                    return Err(Cut::Failed(error));
-                }
-                None => break,
+            ready!(self.alarm.poll(cx));
+            let end = self.since + self.limit;
+            if end <= Instant::now() {
+                return Poll::Ready(());
+            }
+            // Set anew only when it has gone off: to do so for each piece would cost more than the piece.
+            self.alarm.reset(end);
+        }
+    }
+}
+
+impl Events {
+    /// The next events, as many as there are; `None` after the last.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let mut loan = self.running.lock();
+        loan.handed = None;
+        let (writer, out) = (&mut *self.writer, &mut self.out);
+        let ended = match &mut loan.running {
+            Some(running) => write(&mut running.turn, writer, out, cx),
+            None => Some(failed(&TurnError::SlowReader, writer, out)),
+        };
+        if let Some(code) = ended {
+            self.over = true;
+            let running = loan.running.take();
+            drop(loan);
+            if let Some(mut running) = running {
+                running.count.set(code);
+            }
+            return Poll::Ready(Some(self.piece()));
+        }
+        // A piece may say nothing yet; what is not sent keeps no connection alive.
+        if out.is_empty() {
+            ready!(self.silence.poll(cx));
+            out.extend_from_slice(writer.keep_alive());
+        }
+        let now = Instant::now();
+        self.silence.since = now;
+        loan.handed = Some(now);
+        drop(loan);
+        Poll::Ready(Some(self.piece()))
+    }
+
+    /// What was written, to be handed over.
+    fn piece(&mut self) -> Bytes {
+        if self.out.len() > BUFFER_BYTES {
+            // By itself: the buffers keep their size.
+            return std::mem::take(&mut self.out).into();
+        }
+        if self.buffer.capacity() < self.out.len() {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        self.buffer.extend_from_slice(&self.out);
+        self.out.clear();
+        self.buffer.split().freeze()
+    }
+}
+
+/// Writes what is certain by now; the status of a turn that has ended.
+fn write(
+    turn: &mut Turn,
+    writer: &mut dyn AnswerWriter,
+    out: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Option<u16> {
+    while out.len() < PIECE_BYTES {
+        match turn.poll_next(cx) {
+            Poll::Pending => return None,
+            Poll::Ready(Some(Ok(delta))) => {
+                writer.piece(&delta, &|| turn.summary(), turn.is_complete(), out);
+                turn.reuse(delta);
+            }
+            Poll::Ready(Some(Err(error))) => return Some(failed(&error, writer, out)),
+            Poll::Ready(None) => {
+                writer.end(&turn.summary(), out);
+                return Some(200);
             }
         }
-        self.writer.end(&self.turn.summary(), &mut out);
-        self.flush(&mut out).await
     }
+    None
+}
 
-    /// Sends what was written, if anything was. Pieces are cut out of one buffer, whose memory is
-    /// used again once the connection has written what was in it.
-    async fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Cut> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        self.buffer.extend_from_slice(out);
-        out.clear();
-        let piece = self.buffer.split().freeze();
-        self.send(piece).await
-    }
-
-    async fn send(&mut self, piece: Bytes) -> Result<(), Cut> {
-        let piece = match self.pieces.try_send(piece) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(Cut::Gone),
-            Err(TrySendError::Full(piece)) => piece,
-        };
-        match tokio::time::timeout(self.slow_reader, self.pieces.send(piece)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Cut::Gone),
-            Err(_) => Err(Cut::Failed(TurnError::SlowReader)),
-        }
-    }
+/// Writes that a stream ends early; its status.
+fn failed(error: &TurnError, writer: &mut dyn AnswerWriter, out: &mut Vec<u8>) -> u16 {
+    writer.fail(error, out);
+    status(error)
 }

@@ -16,7 +16,6 @@ const GROWTH: u64 = 4;
 pub(super) fn assert_none_per_piece(writer: &mut dyn AnswerWriter) {
     let mut delta = Delta::default();
     delta.events.say(" \u{2603} \"quoted\"\n");
-    let summary = summary();
     let mut out = Vec::new();
     let mut write = |pieces| {
         let mut bytes = 0;

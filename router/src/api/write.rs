@@ -353,8 +353,14 @@ impl AnswerWriter for Writer {
         }
     }
 
-    fn piece(&mut self, delta: &Delta, summary: &Summary, last: bool, out: &mut Vec<u8>) {
-        self.chunks(delta, last.then_some(summary), out);
+    fn piece(
+        &mut self,
+        delta: &Delta,
+        summary: &dyn Fn() -> Summary,
+        last: bool,
+        out: &mut Vec<u8>,
+    ) {
+        self.chunks(delta, last.then(summary).as_ref(), out);
     }
 
     /// The chunk with the usage, where it was asked for.

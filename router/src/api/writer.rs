@@ -21,8 +21,14 @@ pub(super) trait AnswerWriter: Send {
     /// The stream begins: the turn is admitted.
     fn head(&mut self, out: &mut Vec<u8>);
 
-    /// A piece of the answer; `last` completes it.
-    fn piece(&mut self, delta: &Delta, summary: &Summary, last: bool, out: &mut Vec<u8>);
+    /// A piece of the answer; `last` completes it. Few pieces say what the turn has cost.
+    fn piece(
+        &mut self,
+        delta: &Delta,
+        summary: &dyn Fn() -> Summary,
+        last: bool,
+        out: &mut Vec<u8>,
+    );
 
     /// The answer is complete.
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>);

@@ -6,8 +6,9 @@
 use baton_proto::internal::{Logprob, TurnReport};
 use baton_proto::ir::FinishReason;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 /// News about a request.
 #[derive(Clone, PartialEq, Debug)]
@@ -64,7 +65,6 @@ pub(crate) struct Overrun;
 #[derive(Debug)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    arrived: Notify,
     choices: u16,
     ids_max: usize,
 }
@@ -73,57 +73,55 @@ pub(crate) struct Inbox {
 struct State {
     queue: VecDeque<Update>,
     ids: usize,
+    /// Who reads, and whether it waits. It is the same task for long, so its waker is kept: to make one
+    /// for each token would cost as much as the rest of the inbox.
+    reader: Option<Waker>,
+    waits: bool,
 }
 
 impl Inbox {
     /// For a request of so many choices with so many tokens each.
     pub(crate) fn new(choices: u16, tokens_max: u32) -> Self {
         let ids_max = usize::from(choices).saturating_mul(tokens_max as usize);
-        Self { state: Mutex::default(), arrived: Notify::new(), choices, ids_max }
+        Self { state: Mutex::default(), choices, ids_max }
     }
 
     /// Takes an update in. After an overrun the request is beyond repair.
     pub(crate) fn push(&self, update: Update) -> Result<(), Overrun> {
-        {
-            let mut state = self.lock();
-            state.take_in(update, self.choices, self.ids_max)?;
-        }
-        self.arrived.notify_one();
+        let mut state = self.lock();
+        state.take_in(update, self.choices, self.ids_max)?;
+        state.tell();
         Ok(())
     }
 
     /// Replaces everything unread by a failure.
     pub(crate) fn fail(&self, failure: Failure) {
-        {
-            let mut state = self.lock();
-            // An answer that has arrived complete stays an answer.
-            let finished =
-                state.queue.iter().filter(|u| matches!(u, Update::Finished { .. })).count();
-            if finished < usize::from(self.choices) {
-                state.queue.retain(|update| !matches!(update, Update::Failed(_)));
-                state.queue.push_back(Update::Failed(failure));
-            }
+        let mut state = self.lock();
+        // An answer that has arrived complete stays an answer.
+        let finished = state.queue.iter().filter(|u| matches!(u, Update::Finished { .. })).count();
+        if finished < usize::from(self.choices) {
+            state.queue.retain(|update| !matches!(update, Update::Failed(_)));
+            state.queue.push_back(Update::Failed(failure));
         }
-        self.arrived.notify_one();
+        state.tell();
     }
 
     /// The next update. Only one turn reads.
     pub(crate) async fn recv(&self) -> Update {
-        loop {
-            if let Some(update) = self.try_recv() {
-                return update;
-            }
-            self.arrived.notified().await;
-        }
+        poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    fn try_recv(&self) -> Option<Update> {
+    /// The same for whoever is polled; the task that asked last is woken.
+    pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<Update> {
         let mut state = self.lock();
-        let update = state.queue.pop_front();
-        if let Some(Update::Tokens(tokens)) = &update {
+        let Some(update) = state.queue.pop_front() else {
+            state.await_news(cx.waker());
+            return Poll::Pending;
+        };
+        if let Update::Tokens(tokens) = &update {
             state.ids -= tokens.ids.len();
         }
-        update
+        Poll::Ready(update)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,6 +130,22 @@ impl Inbox {
 }
 
 impl State {
+    fn await_news(&mut self, reader: &Waker) {
+        match &mut self.reader {
+            Some(known) => known.clone_from(reader),
+            None => self.reader = Some(reader.clone()),
+        }
+        self.waits = true;
+    }
+
+    fn tell(&mut self) {
+        if std::mem::take(&mut self.waits)
+            && let Some(reader) = &self.reader
+        {
+            reader.wake_by_ref();
+        }
+    }
+
     fn take_in(&mut self, update: Update, choices: u16, ids_max: usize) -> Result<(), Overrun> {
         // Admitted once, per choice tokens and an end, a failure: more entries cannot be needed.
         let entries_max = 2 + 2 * usize::from(choices);
@@ -167,6 +181,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     fn tokens(choice: u16, ids: &[u32]) -> Update {
         Update::Tokens(NewTokens { choice, ids: ids.to_vec(), ..NewTokens::default() })
@@ -178,7 +193,7 @@ mod tests {
         for update in [Update::Admitted, tokens(0, &[1]), tokens(1, &[9]), tokens(0, &[2, 3])] {
             inbox.push(update).expect("room");
         }
-        let read: Vec<_> = std::iter::from_fn(|| inbox.try_recv()).collect();
+        let read: Vec<_> = std::iter::from_fn(|| inbox.recv().now_or_never()).collect();
         assert_eq!(read, vec![Update::Admitted, tokens(0, &[1, 2, 3]), tokens(1, &[9])]);
     }
 
@@ -203,7 +218,7 @@ mod tests {
         inbox.push(tokens(0, &[1])).expect("room");
         inbox.push(finished.clone()).expect("room");
         inbox.fail(Failure::Lost("gone".to_owned()));
-        let read: Vec<_> = std::iter::from_fn(|| inbox.try_recv()).collect();
+        let read: Vec<_> = std::iter::from_fn(|| inbox.recv().now_or_never()).collect();
         assert_eq!(read, vec![tokens(0, &[1]), finished]);
     }
 }

@@ -168,6 +168,11 @@ impl Route {
         self.inbox.recv().await
     }
 
+    /// The same for whoever is polled.
+    pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<Update> {
+        self.inbox.poll_recv(cx)
+    }
+
     /// Ends one of several choices.
     pub(crate) fn cancel_choice(&self, choice: u16) {
         self.link.cancel(self.id, Some(choice));

@@ -187,7 +187,8 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
     })
 }
 
-/// A task carries the answer to the connection; see `api::sse`, which does the same.
+/// A task carries the answer to the connection. It ends the turn when the client is gone, and cuts a
+/// client that does not read.
 fn stream(
     service: &Arc<Service>,
     turn: Turn,

@@ -1,6 +1,7 @@
 //! The life of a turn: placed, admitted, streamed, and moved to another worker where that is still
 //! possible. Dropping a [`Turn`] at any point cancels what runs for it.
 
+mod alarm;
 mod answer;
 mod breakpoints;
 mod edits;
@@ -12,6 +13,7 @@ mod report;
 mod thinking;
 mod voice;
 
+pub(crate) use alarm::Alarm;
 pub(crate) use answer::{AnswerToken, Delta};
 pub(crate) use breakpoints::Breakpoint;
 pub(crate) use edits::{EditKind, Edited};
@@ -38,10 +40,15 @@ use baton_proto::ir::FinishReason;
 use moves::Moves;
 use report::Meter;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::time::Sleep;
+use std::task::{Context, Poll, ready};
 use voice::Reader;
+
+/// A turn on its way to another worker.
+type Moving = Pin<Box<dyn Future<Output = Moved> + Send>>;
+type Moved = (Moves, Result<Placed, TurnError>);
 
 /// A turn that has been admitted and is being generated.
 pub(crate) struct Turn {
@@ -60,8 +67,8 @@ pub(crate) struct Turn {
     spare: Delta,
     /// A token has arrived: from here on the turn cannot be moved.
     started: bool,
-    /// The worker did not take it, and it is to be placed again.
-    homeless: bool,
+    /// The worker did not take it, and it is being placed again.
+    moving: Option<Moving>,
     moves: Moves,
     meter: Meter,
     /// What the next turn is prepared from, where that is wanted.
@@ -70,7 +77,7 @@ pub(crate) struct Turn {
     bought: Option<Bought>,
     failed: bool,
     /// When the whole answer has to be there.
-    deadline: Pin<Box<Sleep>>,
+    deadline: Alarm,
     /// The turn's place among the requests in the house.
     _permit: Permit,
 }
@@ -107,18 +114,18 @@ impl Turn {
             ready: VecDeque::new(),
             spare: Delta::default(),
             started: false,
-            homeless: false,
+            moving: None,
             moves,
             meter,
             ahead,
             bought: None,
             failed: false,
-            deadline: Box::pin(tokio::time::sleep_until(prepared.deadline)),
+            deadline: Alarm::at(prepared.deadline),
             prepared,
             _permit: permit,
         };
         loop {
-            match turn.step().await {
+            match poll_fn(|cx| turn.poll_step(cx)).await {
                 Ok(true) => {
                     turn.bought = turn.service.speculation().claim(&turn.prepared);
                     return Ok(turn);
@@ -135,16 +142,24 @@ impl Turn {
     /// What became certain next; `None` when every choice is complete or after an error. Safe to
     /// drop and call again.
     pub(crate) async fn next(&mut self) -> Option<Result<Delta, TurnError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same for whoever is polled.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Delta, TurnError>>> {
         loop {
             if let Some(delta) = self.ready.pop_front() {
-                return Some(Ok(delta));
+                return Poll::Ready(Some(Ok(delta)));
             }
             if self.failed || self.is_complete() {
-                return None;
+                return Poll::Ready(None);
             }
-            if let Err(error) = self.step().await {
+            if let Err(error) = ready!(self.poll_step(cx)) {
                 self.failed = true;
-                return Some(Err(error));
+                return Poll::Ready(Some(Err(error)));
             }
         }
     }
@@ -176,15 +191,20 @@ impl Turn {
     }
 
     /// Handles one piece of news; whether the turn is admitted now.
-    async fn step(&mut self) -> Result<bool, TurnError> {
-        if self.homeless {
-            return self.settle().await.map(|()| false);
-        }
-        let update = tokio::select! {
-            biased;
-            update = self.route.recv() => update,
-            () = &mut self.deadline => return Err(TurnError::Deadline),
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, TurnError>> {
+        let news = match &mut self.moving {
+            None => self.route.poll_recv(cx).map(|update| self.take(update)),
+            Some(moving) => {
+                moving.as_mut().poll(cx).map(|moved| self.settle(moved).map(|()| false))
+            }
         };
+        if news.is_pending() && self.deadline.poll(cx).is_ready() {
+            return Poll::Ready(Err(TurnError::Deadline));
+        }
+        news
+    }
+
+    fn take(&mut self, update: Update) -> Result<bool, TurnError> {
         match update {
             Update::Admitted => {}
             Update::Tokens(tokens) => self.take_tokens(tokens),
@@ -269,14 +289,19 @@ impl Turn {
             return Err(self.mid_stream(failure));
         }
         self.moves.refused(&self.service, self.route.link().worker, failure)?;
-        self.homeless = true;
+        let (service, prepared) = (self.service.clone(), self.prepared.clone());
+        let mut moves = std::mem::take(&mut self.moves);
+        self.moving = Some(Box::pin(async move {
+            let placed = moves.place(&service, &prepared).await;
+            (moves, placed)
+        }));
         Ok(())
     }
 
-    /// Moves the turn to another worker. Safe to drop and call again.
-    async fn settle(&mut self) -> Result<(), TurnError> {
-        let Placed { route, ticket, why } = self.moves.place(&self.service, &self.prepared).await?;
-        self.homeless = false;
+    /// The turn was sent to another worker, or there is none.
+    fn settle(&mut self, (moves, placed): Moved) -> Result<(), TurnError> {
+        (self.moving, self.moves) = (None, moves);
+        let Placed { route, ticket, why } = placed?;
         (self.route, self.ticket, self.why) = (route, ticket, why);
         let (request, worker) = (&self.prepared.request.id, &self.route.link().name);
         tracing::info!(%request, %worker, "turn moved before its first token");

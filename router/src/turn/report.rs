@@ -36,7 +36,7 @@ pub(crate) struct Summary {
 
 /// Takes the times of a turn.
 pub(super) struct Meter {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     arrived: Instant,
     prompt_tokens: usize,
     /// When the last tokens of each choice came.

@@ -149,11 +149,11 @@ impl Writer {
     }
 
     /// The first event: what the prompt cost is known by now.
-    fn begin(&mut self, summary: &Summary, out: &mut Vec<u8>) {
+    fn begin(&mut self, summary: impl FnOnce() -> Summary, out: &mut Vec<u8>) {
         if std::mem::replace(&mut self.stream.begun, true) {
             return;
         }
-        let mut usage = usage(summary, &self.breakpoints);
+        let mut usage = usage(&summary(), &self.breakpoints);
         // Of the answer nothing has been said yet.
         usage["output_tokens"] = json!(0);
         let message = self.message(&[], &usage);
@@ -287,7 +287,13 @@ impl AnswerWriter for Writer {
     /// Nothing: the first event says what the prompt cost, and that is not known yet.
     fn head(&mut self, _out: &mut Vec<u8>) {}
 
-    fn piece(&mut self, delta: &Delta, summary: &Summary, _last: bool, out: &mut Vec<u8>) {
+    fn piece(
+        &mut self,
+        delta: &Delta,
+        summary: &dyn Fn() -> Summary,
+        _last: bool,
+        out: &mut Vec<u8>,
+    ) {
         self.begin(summary, out);
         self.note(delta);
         for event in delta.events.iter() {
@@ -306,7 +312,7 @@ impl AnswerWriter for Writer {
     }
 
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
-        self.begin(summary, out);
+        self.begin(|| summary.clone(), out);
         self.close(out);
         let delta =
             json!({"stop_reason": self.stop_reason(), "stop_sequence": self.stop_sequence()});

@@ -245,7 +245,7 @@ impl AnswerWriter for Writer {
         self.events.response("response.in_progress", &response, out);
     }
 
-    fn piece(&mut self, delta: &Delta, _summary: &Summary, _last: bool, out: &mut Vec<u8>) {
+    fn piece(&mut self, delta: &Delta, _: &dyn Fn() -> Summary, _last: bool, out: &mut Vec<u8>) {
         self.take_all(delta, Some(out));
     }
 
