@@ -2,72 +2,38 @@
 
     python bench/streams.py --baton target/release/baton
 
-The router has one core; one prefill and two decode processes with the witness engine, and the
-client, share another. Each round is told with what a write of one event costs on this machine, in a
+The router has one core; one prefill and two decode processes with the witness engine, the client, and
+a second router, share another. Over the second router go a few streams only, which tell when the
+workers' steps were. Each round is told with what a write of one event costs on this machine, in a
 process that does nothing else: no server that sends each token as it comes can take less. The last
 line is one JSON object.
 """
 
 import argparse
 import json
-import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
 
 from witness_cluster import Cluster
 
-EVENT = b"f4\r\n" + b"x" * 244 + b"\r\n"
 
-
-def write_us(streams, rounds=20):
+def write_us(args):
     """The processor time of one write of an event, over as many connections as there are streams."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    reader = os.fork()
-    if reader == 0:
-        drain(listener, streams)
-        os._exit(0)
-    os.sched_setaffinity(0, {0})
-    senders = [socket.create_connection(listener.getsockname()) for _ in range(streams)]
-    for sender in senders:
-        sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sender.send(EVENT)
-    began = time.process_time()
-    for _ in range(rounds):
-        for sender in senders:
-            sender.send(EVENT)
-    took = time.process_time() - began
-    for sender in senders:
-        sender.close()
-    os.waitpid(reader, 0)
-    listener.close()
-    os.sched_setaffinity(0, range(os.cpu_count()))
-    return 1e6 * took / (rounds * streams)
-
-
-def drain(listener, streams):
-    """Reads all connections to their ends."""
-    import selectors
-
-    os.sched_setaffinity(0, {1})
-    watched = selectors.DefaultSelector()
-    for _ in range(streams):
-        watched.register(listener.accept()[0], selectors.EVENT_READ)
-    while watched.get_map():
-        for key, _ in watched.select():
-            if not key.fileobj.recv(1 << 16):
-                watched.unregister(key.fileobj)
-                key.fileobj.close()
+    command = [args.baton, "bench", "writes", "--streams", str(args.streams)]
+    command += ["--interval-ms", str(args.interval_ms)]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(said.stdout)["write_us"]
 
 
 def round_of(args, api):
+    step_us = 1000 * args.interval_ms
     with Cluster(
-        args.baton, 1000 * args.interval_ms, 0, decode=2, limits="turns = 4096", cores=(0, 1)
+        args.baton, step_us, 0, decode=2, routers=2, limits="turns = 4096", cores=(0, 1)
     ) as cluster:
         command = ["taskset", "-c", "1", args.baton, "bench", "streams", "--url", cluster.urls[0]]
-        command += ["--pid", str(cluster.router_pids[0]), "--streams", str(args.streams)]
+        command += ["--beside", cluster.urls[1], "--streams", str(args.streams)]
+        command += ["--pid", str(cluster.router_pids[0])]
         command += ["--tokens", str(args.tokens)]
         said = subprocess.run(command + ["--api", api], check=True, stdout=subprocess.PIPE)
         return json.loads(said.stdout)
@@ -84,7 +50,7 @@ def main():
     args = parser.parse_args()
     rows, writes = [], []
     for number in range(args.rounds):
-        writes.append(write_us(args.streams))
+        writes.append(write_us(args))
         rows.append(round_of(args, args.api))
         print(f"round {number + 1}: one write {writes[-1]:.2f} us; {rows[-1]}", file=sys.stderr)
     found = {name: statistics.median(row[name] for row in rows) for name in rows[0]}

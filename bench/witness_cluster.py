@@ -51,7 +51,7 @@ class Cluster:
     """Its processes, until the end of a `with`.
 
     `model` is the folder whose tokenizer and template count; without one, texts are made up.
-    `cores` pins the routers to the first of two cores and the workers to the other."""
+    `cores` pins the first router to the first of two cores, and everything else to the other."""
 
     def __init__(
         self, baton, step_us, token_us, prefill=1, decode=1, routers=1, router_extra="",
@@ -86,7 +86,8 @@ class Cluster:
         path.write_text(text)
         command = [baton, kind, "--config", path]
         if self.cores:
-            command = ["taskset", "-c", str(self.cores[kind != "router"])] + command
+            other = kind != "router" or bool(self.router_pids)
+            command = ["taskset", "-c", str(self.cores[other])] + command
         self.started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
 
     def computed_tokens(self):

@@ -1,7 +1,7 @@
 //! `baton bench`: its command line.
 
 use crate::choose::{self, ChooseArgs};
-use crate::load::{self, RequestsArgs, StreamsArgs, TrivialArgs};
+use crate::load::{self, RequestsArgs, StreamsArgs, TrivialArgs, WritesArgs};
 use crate::parse::{self, ParseArgs};
 use crate::policies::{self, PoliciesArgs};
 use crate::sim::command::{self as sim, SimArgs};
@@ -33,6 +33,9 @@ enum What {
     Streams(StreamsArgs),
     /// Send a server small requests, as many as it answers
     Requests(RequestsArgs),
+    /// Write small events to many connections, and count what that costs
+    #[command(hide = true)]
+    Writes(WritesArgs),
     /// Be a model server that always says the same
     #[command(hide = true)]
     TrivialWorker(TrivialArgs),
@@ -51,6 +54,7 @@ pub fn main(args: &BenchArgs) -> Result<(), Failure> {
         What::Policies(args) => policies::main(args),
         What::Streams(args) => load::streams(args),
         What::Requests(args) => load::requests(args),
+        What::Writes(args) => load::writes(args),
         What::TrivialWorker(args) => load::trivial(args),
         What::Host(args) => smoke::host(args),
     }

@@ -119,13 +119,26 @@ impl Client {
 
     /// Posts JSON and gets server-sent events.
     pub async fn stream(&self, path: &str, request: &Value) -> Result<Events, ClientError> {
-        let body = self.open(path, request).await?;
+        let body = self.send(path, Some(request), &[]).await?;
         Ok(Events { body, buffer: BytesMut::new(), url: self.base.clone() })
     }
 
-    /// Posts JSON and gets the body as it comes.
-    pub(crate) async fn open(&self, path: &str, request: &Value) -> Result<Incoming, ClientError> {
-        self.send(path, Some(request), &[]).await
+    /// Where to connect to, and the beginning of a head that posts JSON there, for those who write
+    /// it themselves.
+    pub(crate) fn head(&self, path: &str) -> Result<(String, String), ClientError> {
+        let url = || ClientError::Url { url: self.base.clone() };
+        let uri: Uri = self.base.parse().map_err(|_| url())?;
+        let host = uri.host().ok_or_else(url)?;
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let path = format!("{}{path}", uri.path().trim_end_matches('/'));
+        let mut head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n"
+        );
+        if let Some(key) = &self.key {
+            let key = key.to_str().map_err(|_| ClientError::Key)?;
+            head.push_str(&format!("authorization: {key}\r\n"));
+        }
+        Ok((authority, head))
     }
 
     async fn send(

@@ -1,12 +1,16 @@
 //! `baton bench streams`: many answers at once, each token of which is due at its time.
 //!
 //! A stream's tokens are due one step of the workers after the other; the schedule begins so that its
-//! earliest token is in time. How late the others are counts whatever delays them on the way: worker,
-//! router and this client, which reads the clock when it has the bytes. A step is what it took on the
-//! average of all streams, since workers take a little longer than they are told; whether the server
-//! kept up is seen from the share of a core that it used.
+//! earliest token is in time. How late the others are counts whatever delays them on the way, this client
+//! included, which reads the clock when it has the bytes. When the steps were is told by a few streams
+//! over another router ([`super::steps`]); without one, a step is what it took on the average of all
+//! streams, and how regular the workers are counts as well. Whether the server kept up is seen from the
+//! share of a core that it used. All that counts only while all streams run.
 
 use super::cost::Cost;
+use super::feed::Feed;
+
+use super::steps::Steps;
 use super::{failure, measured};
 use crate::client::Client;
 use crate::stats::{Sample, rounded};
@@ -14,7 +18,6 @@ use baton_node::clock::{Clock, Monotonic};
 use baton_node::exit::{Exit, Failure};
 use clap::Args;
 use futures_util::future::try_join_all;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::time::Duration;
@@ -26,6 +29,9 @@ pub(crate) struct StreamsArgs {
     /// The server; its text has to be made up (`model.synthetic_vocab`), so that tokens can be counted
     #[arg(long, value_name = "URL")]
     url: String,
+    /// Another router of the same workers, with nothing else to do: it tells when their steps were
+    #[arg(long, value_name = "URL")]
+    beside: Option<String>,
     /// The server's process, whose time and memory are counted
     #[arg(long, value_name = "PID")]
     pid: u32,
@@ -67,6 +73,11 @@ pub(crate) fn main(args: &StreamsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Streams over the router beside, and what they have more than the others: they begin before them and
+/// end after them.
+const WITNESSES: u32 = 12;
+const WITNESS_MORE_TOKENS: u32 = 200;
+
 /// What all streams see of each other.
 struct Shared {
     clock: Monotonic,
@@ -81,13 +92,49 @@ async fn measure(args: &StreamsArgs) -> Result<Value, Failure> {
     let client = Client::new(&args.url).map_err(|error| failure(&error))?;
     // Whatever is made once for all is not the streams'.
     stream(&client, args, 0, 10, &Shared::new()).await?;
+    let Some(url) = &args.beside else {
+        return Ok(figures(args, &load(&client, args).await?, &Steps::default()));
+    };
+    let beside = Client::new(url).map_err(|error| failure(&error))?;
+    let witnesses = Shared::new();
+    let watch = try_join_all((0..WITNESSES).map(|n| {
+        stream(&beside, args, args.streams + n, args.tokens + WITNESS_MORE_TOKENS, &witnesses)
+    }));
+    let load = async {
+        until(&witnesses, || witnesses.begun.get() == WITNESSES).await;
+        load(&client, args).await
+    };
+    let (watched, load) = tokio::try_join!(watch, load)?;
+    let told = watched.iter().filter(|seen| seen.worker != 0);
+    let steps = Steps::of(told.map(|seen| (seen.worker, &seen.arrivals[..])));
+    Ok(figures(args, &load, &steps))
+}
+
+/// The streams that are measured.
+async fn load(client: &Client, args: &StreamsArgs) -> Result<Load, Failure> {
     let shared = Shared::new();
     let before = Cost::of(args.pid)?;
     let streams =
-        try_join_all((0..args.streams).map(|n| stream(&client, args, n, args.tokens, &shared)));
+        try_join_all((0..args.streams).map(|n| stream(client, args, n, args.tokens, &shared)));
     // A stream that fails ends the wait for the others, too.
-    let (arrivals, window) = tokio::try_join!(streams, window(args, &shared))?;
-    Ok(figures(args, &arrivals, before, &window))
+    let (seen, window) = tokio::try_join!(streams, window(args, &shared))?;
+    Ok(Load { seen, before, window })
+}
+
+/// What was measured.
+struct Load {
+    seen: Vec<Seen>,
+    /// Before the streams.
+    before: Cost,
+    window: Window,
+}
+
+/// What was seen of one stream.
+struct Seen {
+    /// When each token came.
+    arrivals: Vec<Duration>,
+    /// The worker, where it was told.
+    worker: u64,
 }
 
 impl Shared {
@@ -104,6 +151,7 @@ impl Shared {
 
 /// The time in which all streams run.
 struct Window {
+    began: Duration,
     length: Duration,
     tokens: u64,
     cost: Cost,
@@ -117,6 +165,7 @@ async fn window(args: &StreamsArgs, shared: &Shared) -> Result<Window, Failure> 
     until(shared, || shared.ended.get() > 0).await;
     let last = Cost::of(args.pid)?;
     Ok(Window {
+        began,
         length: shared.clock.now().saturating_sub(began),
         tokens: shared.tokens.get() - tokens,
         cost: last.since(first),
@@ -130,14 +179,14 @@ async fn until(shared: &Shared, done: impl Fn() -> bool) {
     }
 }
 
-/// When each token of one stream came.
+/// Reads one stream.
 async fn stream(
     client: &Client,
     args: &StreamsArgs,
     number: u32,
     tokens: u32,
     shared: &Shared,
-) -> Result<Vec<Duration>, Failure> {
+) -> Result<Seen, Failure> {
     let said = format!("stream {number}");
     let request = json!({
         "model": "witness",
@@ -146,13 +195,23 @@ async fn stream(
         "temperature": 0,
         "ignore_eos": true,
         "stream": true,
+        "nvext": {"extra_fields": ["worker_id"]},
     });
-    let mut body = client.open(args.api.path(), &request).await.map_err(|error| failure(&error))?;
+    let broken = |error: Failure| Failure::new(error.exit(), format!("{said} broke off: {error}"));
+    let mut feed = Feed::open(client, args.api.path(), &request).await.map_err(broken)?;
     let (mut arrivals, mut tail) = (Vec::with_capacity(tokens as usize), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let broken = |error| Failure::new(Exit::Unavailable, format!("{said} broke off: {error}"));
-        let Ok(bytes) = frame.map_err(broken)?.into_data() else { continue };
-        let found = count(TOKEN, &mut tail, &bytes);
+    let (mut found, mut end) = (0, Vec::new());
+    loop {
+        let is_end = arrivals.len() + 1 >= tokens as usize;
+        let read = feed.next(|bytes| {
+            found = count(TOKEN, &mut tail, bytes);
+            if is_end {
+                end.extend_from_slice(bytes);
+            }
+        });
+        if !read.await.map_err(broken)? {
+            break;
+        }
         if found > 0 {
             let now = shared.clock.now();
             if arrivals.is_empty() {
@@ -169,7 +228,15 @@ async fn stream(
         let message = format!("{said} had {} tokens instead of {tokens}", arrivals.len());
         return Err(Failure::new(Exit::Unavailable, message));
     }
-    Ok(arrivals)
+    Ok(Seen { arrivals, worker: worker(&end) })
+}
+
+/// The worker of a stream, from its last events; 0 where they do not tell it.
+fn worker(end: &[u8]) -> u64 {
+    let end = String::from_utf8_lossy(end);
+    let found = end.split_once("\"decode_worker_id\":").map(|(_, rest)| rest);
+    let digits = found.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// How often the mark ends in these bytes; `tail` has what of it may have begun before.
@@ -182,26 +249,41 @@ fn count(mark: &[u8], tail: &mut Vec<u8>, bytes: &[u8]) -> usize {
 }
 
 /// The time from one token to the next, over all streams.
-fn step_ms(arrivals: &[Vec<Duration>]) -> f64 {
+fn step_ms(arrivals: &[&[Duration]]) -> f64 {
     let steps = arrivals.iter().filter_map(|one| {
         let (first, last) = (one.first()?, one.last()?);
-        Some(last.saturating_sub(*first).as_secs_f64() * 1e3 / (one.len() - 1) as f64)
+        Some(ms(last.saturating_sub(*first)) / one.len().saturating_sub(1).max(1) as f64)
     });
     let all: Vec<f64> = steps.collect();
     all.iter().sum::<f64>() / all.len() as f64
 }
 
-/// How late each token was, in milliseconds.
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// How late each token was, in milliseconds, if a step always takes that long.
 fn lateness(arrivals: &[Duration], interval_ms: f64) -> Sample {
-    let plan = |(n, at): (usize, &Duration)| at.as_secs_f64() * 1e3 - n as f64 * interval_ms;
+    let plan = |(n, at): (usize, &Duration)| ms(*at) - n as f64 * interval_ms;
     let offsets: Vec<f64> = arrivals.iter().enumerate().map(plan).collect();
     let base = offsets.iter().copied().fold(f64::INFINITY, f64::min);
     offsets.into_iter().map(|offset| offset - base).collect()
 }
 
-fn figures(args: &StreamsArgs, arrivals: &[Vec<Duration>], before: Cost, window: &Window) -> Value {
-    let step_ms = step_ms(arrivals);
-    let late: Vec<_> = arrivals.iter().map(|one| lateness(one, step_ms)).collect();
+fn figures(args: &StreamsArgs, load: &Load, steps: &Steps) -> Value {
+    let Load { seen, before, window } = load;
+    let end = window.began + window.length;
+    let within = |one: &'_ Seen| {
+        let from = one.arrivals.partition_point(|at| *at < window.began);
+        from..one.arrivals.partition_point(|at| *at <= end)
+    };
+    let arrivals: Vec<_> = seen.iter().map(|one| &one.arrivals[within(one)]).collect();
+    let step_ms = step_ms(&arrivals);
+    let late = seen.iter().zip(&arrivals).map(|(one, arrivals)| {
+        let counted = steps.lateness(one.worker, arrivals);
+        counted.unwrap_or_else(|| lateness(arrivals, step_ms))
+    });
+    let late: Vec<_> = late.collect();
     let p99: Sample = late.iter().filter_map(|one| one.percentile(99.0)).collect();
     let worst: Sample = late.iter().filter_map(Sample::max).collect();
     let per_token = |time: Duration| 1e6 * time.as_secs_f64() / window.tokens as f64;
@@ -210,6 +292,7 @@ fn figures(args: &StreamsArgs, arrivals: &[Vec<Duration>], before: Cost, window:
         "streams": args.streams,
         "tokens_per_s": rounded(Some(window.tokens as f64 / window.length.as_secs_f64())),
         "step_ms": rounded(Some(step_ms)),
+        "step_ms_max": rounded(steps.longest_ms(window.began, end)),
         "core": rounded(Some((window.cost.user + window.cost.system).as_secs_f64() / window.length.as_secs_f64())),
         "window_s": rounded(Some(window.length.as_secs_f64())),
         "late_ms_p99_median_stream": rounded(p99.median()),
@@ -243,7 +326,13 @@ mod tests {
         let late = lateness(&at, 20.0);
         assert_eq!(late.min(), Some(0.0));
         let other = [10, 40, 60, 80].map(Duration::from_millis);
-        assert!((step_ms(&[at.to_vec(), other.to_vec()]) - 27.5).abs() < 1e-6);
+        assert!((step_ms(&[&at[..], &other[..]]) - 27.5).abs() < 1e-6);
         assert!((late.max().unwrap_or(0.0) - 35.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_last_events_tell_the_worker() {
+        let end = br#"data: {"nvext":{"worker_id":{"prefill_worker_id":7,"decode_worker_id":1972680820}}}"#;
+        assert_eq!((worker(end), worker(b"data: [DONE]")), (1_972_680_820, 0));
     }
 }
