@@ -136,7 +136,7 @@ impl Client {
         );
         if let Some(key) = &self.key {
             let key = key.to_str().map_err(|_| ClientError::Key)?;
-            head.push_str(&format!("authorization: {key}\r\n"));
+            head = format!("{head}authorization: {key}\r\n");
         }
         Ok((authority, head))
     }

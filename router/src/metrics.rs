@@ -9,27 +9,30 @@ use baton_proto::internal::TurnReport;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A counter for each set of labels.
+type ByLabels = Family<Vec<(&'static str, &'static str)>, Counter>;
+
 /// The router's own metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     requests: Family<Vec<(&'static str, String)>, Counter>,
-    tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    tokens: ByLabels,
     /// Of these, the tokens of answers: to look them up for each would allocate.
     decoded: Counter,
-    prompt_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
+    prompt_tokens: ByLabels,
     pub(crate) ttft: Histogram,
     pub(crate) itl: Histogram,
     queue: Histogram,
     handover: Histogram,
     pub(crate) moved_turns: Counter,
     pub(crate) decisions_dropped: Counter,
-    policy_calls: Family<Vec<(&'static str, &'static str)>, Counter>,
+    policy_calls: ByLabels,
     policy_time: Histogram,
     pub(crate) audit_dropped: Counter,
-    speculations: Family<Vec<(&'static str, &'static str)>, Counter>,
-    speculation_tokens: Family<Vec<(&'static str, &'static str)>, Counter>,
-    misreadings: Family<Vec<(&'static str, &'static str)>, Counter>,
-    shadow: Family<Vec<(&'static str, &'static str)>, Counter>,
+    speculations: ByLabels,
+    speculation_tokens: ByLabels,
+    misreadings: ByLabels,
+    shadow: ByLabels,
 }
 
 impl Metrics {
@@ -172,14 +175,14 @@ fn requests(registry: &Registry) -> Family<Vec<(&'static str, String)>, Counter>
 }
 
 /// All tokens, and those of answers among them.
-fn tokens(registry: &Registry) -> (Family<Vec<(&'static str, &'static str)>, Counter>, Counter) {
+fn tokens(registry: &Registry) -> (ByLabels, Counter) {
     let all: Family<_, Counter> =
         registry.register("tokens", "Tokens by stage and kind", Family::default());
     let decoded = all.get_or_create_owned(&vec![("stage", "decode"), ("kind", "computed")]);
     (all, decoded)
 }
 
-fn misreadings(registry: &Registry) -> Family<Vec<(&'static str, &'static str)>, Counter> {
+fn misreadings(registry: &Registry) -> ByLabels {
     let help = "What in answers was not as the model's format of calls and reasoning has it";
     registry.register("answer_warnings", help, Family::default())
 }

@@ -85,7 +85,8 @@ fn write(connections: &mut [TcpStream], args: &WritesArgs) -> io::Result<Sample>
         for connection in &mut *connections {
             connection.write_all(EVENT)?;
         }
-        took.push(1e6 * (cpu_time() - before).as_secs_f64() / f64::from(args.streams));
+        let spent = cpu_time().saturating_sub(before);
+        took.push(1e6 * spent.as_secs_f64() / f64::from(args.streams));
         due += interval;
         #[expect(
             clippy::disallowed_methods,

@@ -70,7 +70,8 @@ pub(super) async fn serve<S>(
         config: *config,
         activity: Arc::clone(&activity),
     };
-    let mut connection = Connection::Undecided(Observed::new(socket, &activity), answerer);
+    let parts = (Observed::new(socket, &activity), answerer);
+    let mut connection = Connection::Undecided(Box::new(parts));
     let mut draining = pin!(tasks.drain().draining().fuse());
     let mut alarm = pin!(sleep_until(Instant::now()));
     let mut leave_by = None;
@@ -117,24 +118,28 @@ pub(super) async fn serve<S>(
 /// A connection in the protocol that its peer has chosen.
 enum Connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     /// Nobody knows yet.
-    Undecided(Observed<S>, Answerer),
-    H1(Pin<Box<http1::Connection<TokioIo<Observed<S>>, Answerer>>>),
-    H2(Pin<Box<http2::Connection<TokioIo<Observed<S>>, Answerer, Streams>>>),
+    Undecided(Box<(Observed<S>, Answerer)>),
+    H1(Pin<Box<H1<S>>>),
+    H2(Pin<Box<H2<S>>>),
     Over,
 }
+
+type H1<S> = http1::Connection<TokioIo<Observed<S>>, Answerer>;
+type H2<S> = http2::Connection<TokioIo<Observed<S>>, Answerer, Streams>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
             let is_h2 = match self {
-                Self::Undecided(socket, _) => ready!(socket.poll_is_h2(cx))?,
+                Self::Undecided(parts) => ready!(parts.0.poll_is_h2(cx))?,
                 Self::H1(connection) => return connection.as_mut().poll(cx).map_err(Into::into),
                 Self::H2(connection) => return connection.as_mut().poll(cx).map_err(Into::into),
                 Self::Over => return Poll::Ready(Ok(())),
             };
-            let Self::Undecided(socket, answerer) = std::mem::replace(self, Self::Over) else {
+            let Self::Undecided(parts) = std::mem::replace(self, Self::Over) else {
                 continue;
             };
+            let (socket, answerer) = *parts;
             let (io, streams) = (TokioIo::new(socket), Streams(answerer.tasks.clone()));
             *self = if is_h2 {
                 Self::H2(Box::pin(h2_builder(streams).serve_connection(io, answerer)))

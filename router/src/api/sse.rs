@@ -17,16 +17,50 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderValue, header};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A few events of one token.
-const BUFFER_BYTES: usize = 1024;
+/// The events of one token, some times over; more than that is handed over by itself.
+const SMALL_BYTES: usize = 1024;
+/// Small pieces are cut out of so much at a time.
+const BUFFER_BYTES: usize = 8 << 10;
 /// With so much of it a piece goes out, whatever else is certain.
 const PIECE_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Where pieces are written. All streams of a thread share it: what a stream had for itself would have
+    /// left the caches by its next token.
+    static DESK: Cell<Desk> = Cell::default();
+}
+
+#[derive(Default)]
+struct Desk {
+    /// What is being written.
+    out: Vec<u8>,
+    /// Where small pieces are cut out of. Its memory is used again once connections have written what
+    /// was in it.
+    buffer: BytesMut,
+}
+
+impl Desk {
+    /// What was written, to be handed over.
+    fn piece(&mut self) -> Bytes {
+        if self.out.len() > SMALL_BYTES {
+            // By itself: what is kept stays small.
+            return std::mem::take(&mut self.out).into();
+        }
+        if self.buffer.capacity() < self.out.len() {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        self.buffer.extend_from_slice(&self.out);
+        self.out.clear();
+        self.buffer.split().freeze()
+    }
+}
 
 /// The head of a stream, whose body goes on by itself.
 pub(super) fn respond(
@@ -35,14 +69,13 @@ pub(super) fn respond(
     mut writer: Box<dyn AnswerWriter>,
     count: RequestCount,
 ) -> Response {
-    let mut out = Vec::new();
-    writer.head(&mut out);
+    let mut head = Vec::new();
+    writer.head(&mut head);
     let (now, limit) = (Instant::now(), service.config().timeouts.keep_alive.0);
     let mut events = Events {
         running: service.readers().watch(Running { turn, count }),
         writer,
-        out,
-        buffer: BytesMut::new(),
+        head: head.into(),
         silence: Silence { since: now, limit, alarm: Alarm::at(now + limit) },
         over: false,
     };
@@ -62,11 +95,8 @@ pub(super) fn respond(
 struct Events {
     running: Watched,
     writer: Box<dyn AnswerWriter>,
-    /// What is written and was not handed over.
-    out: Vec<u8>,
-    /// Small pieces are cut out of one buffer, whose memory is used again once the connection has
-    /// written what was in it.
-    buffer: BytesMut,
+    /// The first events, until they are handed over.
+    head: Bytes,
     silence: Silence,
     over: bool,
 }
@@ -97,12 +127,23 @@ impl Silence {
 impl Events {
     /// The next events, as many as there are; `None` after the last.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.head.is_empty() {
+            return Poll::Ready(Some(std::mem::take(&mut self.head)));
+        }
         if self.over {
             return Poll::Ready(None);
         }
+        let mut desk = DESK.take();
+        let written = self.write(cx, &mut desk.out).map(|()| Some(desk.piece()));
+        DESK.set(desk);
+        written
+    }
+
+    /// Waits for something to say, and writes it.
+    fn write(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
+        let writer = &mut *self.writer;
         let mut loan = self.running.lock();
         loan.handed = None;
-        let (writer, out) = (&mut *self.writer, &mut self.out);
         let ended = match &mut loan.running {
             Some(running) => write(&mut running.turn, writer, out, cx),
             None => Some(failed(&TurnError::SlowReader, writer, out)),
@@ -114,32 +155,16 @@ impl Events {
             if let Some(mut running) = running {
                 running.count.set(code);
             }
-            return Poll::Ready(Some(self.piece()));
+            return Poll::Ready(());
         }
         // A piece may say nothing yet; what is not sent keeps no connection alive.
         if out.is_empty() {
             ready!(self.silence.poll(cx));
             out.extend_from_slice(writer.keep_alive());
         }
-        let now = Instant::now();
-        self.silence.since = now;
-        loan.handed = Some(now);
-        drop(loan);
-        Poll::Ready(Some(self.piece()))
-    }
-
-    /// What was written, to be handed over.
-    fn piece(&mut self) -> Bytes {
-        if self.out.len() > BUFFER_BYTES {
-            // By itself: the buffers keep their size.
-            return std::mem::take(&mut self.out).into();
-        }
-        if self.buffer.capacity() < self.out.len() {
-            self.buffer.reserve(BUFFER_BYTES);
-        }
-        self.buffer.extend_from_slice(&self.out);
-        self.out.clear();
-        self.buffer.split().freeze()
+        self.silence.since = Instant::now();
+        loan.handed = Some(self.silence.since);
+        Poll::Ready(())
     }
 }
 
@@ -155,7 +180,7 @@ fn write(
             Poll::Pending => return None,
             Poll::Ready(Some(Ok(delta))) => {
                 writer.piece(&delta, &|| turn.summary(), turn.is_complete(), out);
-                turn.reuse(delta);
+                delta.reuse();
             }
             Poll::Ready(Some(Err(error))) => return Some(failed(&error, writer, out)),
             Poll::Ready(None) => {

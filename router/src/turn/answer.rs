@@ -8,6 +8,7 @@ use baton_proto::ids::TokenId;
 use baton_proto::internal::Logprob;
 use baton_proto::ir::FinishReason;
 use baton_text::{Detokenizer, StopHit, StopStrings, TextModel};
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -27,7 +28,28 @@ pub(crate) struct Delta {
     pub(crate) stop_string: Option<usize>,
 }
 
+thread_local! {
+    /// One that has been read, for the memory it has. All turns of a thread share it: what a turn had for
+    /// itself would have left the caches by its next token.
+    static SPARE: Cell<Delta> = Cell::default();
+}
+
+/// A spare one keeps no more text than that.
+const SPARE_BYTES_MAX: usize = 4096;
+
 impl Delta {
+    /// Memory for the next one.
+    pub(super) fn spare() -> Self {
+        SPARE.take()
+    }
+
+    /// Gives back what has been read, so that the next piece needs no memory of its own.
+    pub(crate) fn reuse(self) {
+        if self.text.capacity() <= SPARE_BYTES_MAX {
+            SPARE.set(self);
+        }
+    }
+
     /// Nothing, in the same memory.
     pub(super) fn cleared(mut self, choice: u16) -> Self {
         let Self { text, tokens, events, .. } = &mut self;

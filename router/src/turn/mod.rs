@@ -39,7 +39,6 @@ use baton_proto::internal::TurnReport;
 use baton_proto::ir::FinishReason;
 use moves::Moves;
 use report::Meter;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -62,9 +61,7 @@ pub(crate) struct Turn {
     why: Option<Arc<Explained>>,
     answers: Vec<Answer>,
     /// What is certain and has not been read.
-    ready: VecDeque<Delta>,
-    /// One that has been read, for the memory it has.
-    spare: Delta,
+    ready: Option<Delta>,
     /// A token has arrived: from here on the turn cannot be moved.
     started: bool,
     /// The worker did not take it, and it is being placed again.
@@ -111,8 +108,7 @@ impl Turn {
             ticket,
             why,
             answers,
-            ready: VecDeque::new(),
-            spare: Delta::default(),
+            ready: None,
             started: false,
             moving: None,
             moves,
@@ -151,7 +147,7 @@ impl Turn {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delta, TurnError>>> {
         loop {
-            if let Some(delta) = self.ready.pop_front() {
+            if let Some(delta) = self.ready.take() {
                 return Poll::Ready(Some(Ok(delta)));
             }
             if self.failed || self.is_complete() {
@@ -164,14 +160,9 @@ impl Turn {
         }
     }
 
-    /// Takes back what has been read, so that the next piece needs no memory of its own.
-    pub(crate) fn reuse(&mut self, delta: Delta) {
-        self.spare = delta;
-    }
-
     /// Every choice is complete, and everything about it has been read.
     pub(crate) fn is_complete(&self) -> bool {
-        self.ready.is_empty() && self.answers.iter().all(Answer::is_done)
+        self.ready.is_none() && self.answers.iter().all(Answer::is_done)
     }
 
     /// What the turn has cost up to now.
@@ -190,7 +181,8 @@ impl Turn {
         &self.prepared
     }
 
-    /// Handles one piece of news; whether the turn is admitted now.
+    /// Handles one piece of news, of which comes one piece of the answer at most; whether the turn is
+    /// admitted now.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, TurnError>> {
         let news = match &mut self.moving {
             None => self.route.poll_recv(cx).map(|update| self.take(update)),
@@ -238,11 +230,11 @@ impl Turn {
             self.take_report(choice, report);
         }
         let answer = &mut self.answers[usize::from(choice)];
-        let delta = answer.push(tokens, std::mem::take(&mut self.spare));
+        let delta = answer.push(tokens, Delta::spare());
         self.note(&delta);
         let stopped = delta.finish.is_some();
         if stopped || !delta.text.is_empty() || !delta.tokens.is_empty() {
-            self.ready.push_back(delta);
+            self.ready = Some(delta);
         }
         if stopped && self.answers.iter().any(|answer| !answer.is_done()) {
             // When no choice is left, dropping the route cancels the whole request.
@@ -260,7 +252,7 @@ impl Turn {
         if !answer.is_done() {
             let delta = answer.finish(reason);
             self.note(&delta);
-            self.ready.push_back(delta);
+            self.ready = Some(delta);
         }
         if self.answers.iter().all(Answer::is_done) {
             self.route.complete();
