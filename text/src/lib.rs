@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod byte_level;
 mod decoder;
 mod detokenizer;
 mod error;
 mod files;
 mod generation;
+mod known;
 mod model;
 mod pieces;
 mod segments;

@@ -1,5 +1,6 @@
 //! What a checkpoint says about text: its tokenizer, its vocabulary and its chat template.
 
+use crate::byte_level::ByteLevel;
 use crate::decoder::{self, Stage};
 use crate::files::{self, TokenizerConfig};
 use crate::pieces::Pieces;
@@ -57,6 +58,8 @@ enum Codec {
 
 struct Checkpoint {
     tokenizer: Tokenizer,
+    /// Gives the tokenizer's ids with less work, where it is known how.
+    byte_level: Option<ByteLevel>,
     /// A copy for which special tokens in the text are ordinary text; made when first needed.
     literal: OnceLock<Tokenizer>,
     /// What stands before every text: bos, for the models that want it.
@@ -88,7 +91,8 @@ impl TextModel {
         let config = TokenizerConfig::read(dir)?;
         let prefix = prefix(&tokenizer, &config).map_err(malformed)?;
         let cuts = Cuts::of(&tokenizer);
-        let checkpoint = Checkpoint { tokenizer, literal: OnceLock::new(), prefix };
+        let byte_level = ByteLevel::of(&tokenizer);
+        let checkpoint = Checkpoint { tokenizer, byte_level, literal: OnceLock::new(), prefix };
         Ok(Self {
             cuts,
             codec: Codec::Checkpoint(Box::new(checkpoint)),
@@ -269,6 +273,9 @@ impl TextModel {
             Codec::Checkpoint(checkpoint) => checkpoint,
             Codec::Synthetic => return Ok(synthetic::encode(text, self.vocab_size())),
         };
+        if let Some(byte_level) = &checkpoint.byte_level {
+            return byte_level.encode(&checkpoint.tokenizer, text, special);
+        }
         let tokenizer = if special { &checkpoint.tokenizer } else { checkpoint.literal() };
         let encoding = tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|e| EncodeError::Tokenizer { reason: e.to_string() })?;
@@ -296,7 +303,11 @@ impl Checkpoint {
 
 impl fmt::Debug for TextModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextModel").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+        let by_pieces = matches!(&self.codec, Codec::Checkpoint(c) if c.byte_level.is_some());
+        f.debug_struct("TextModel")
+            .field("vocab_size", &self.vocab_size())
+            .field("by_pieces", &by_pieces)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cuts between two added tokens: where the pre-tokenizer ends a piece whatever stands around it.
 //!
 //! There is one rule: between an ASCII letter and the blank, or line feed, that follows it. For the
-//! pre-tokenizers below, and no others, it is provable:
+//! pre-tokenizers of [`crate::known`] it is provable:
 //!
 //! * No alternative of their patterns matches a letter and then white space, so every piece that
 //!   holds the letter ends with it: there is a boundary at the cut, always.
@@ -13,13 +13,13 @@
 //!   there. What is put before the beginning of a text is put only before what is no blank, and
 //!   where something is put, only blanks are cut at.
 //! * Unicode normalisation (NFC and its kin) never joins a blank or line feed with what is before.
-//! * The engine of the patterns gives up when one match takes a million steps back, and then the
-//!   rest of the text is one piece. The steps grow with the run of characters that is tried, a few
-//!   for each, and no such run has a cut in it: where all parts are shorter than
-//!   [`PART_BYTES_MAX`] none is that long; where one is not, nothing is cut at all.
+//! * The tokenizers library's engine gives up when one match takes a million steps back, and then
+//!   the rest of the text is one piece ([`crate::byte_level`] does not). The steps grow with the run
+//!   of characters that is tried, a few for each, and no such run has a cut in it: where all parts
+//!   are shorter than [`PART_BYTES_MAX`] none is that long; where one is not, nothing is cut at all.
 
 use super::Segment;
-use serde_json::Value as Json;
+use crate::known::{self, Normalizer};
 use tokenizers::Tokenizer;
 
 /// A part ends at the first possible place behind that many bytes. Texts that begin alike share the
@@ -27,24 +27,6 @@ use tokenizers::Tokenizer;
 const PART_BYTES: usize = 512;
 /// If there is no place within so many bytes, there are no parts.
 const PART_BYTES_MAX: usize = 16 << 10;
-
-/// GPT-4o's pattern is the longest of them; all others are variations of GPT-2's.
-const PATTERNS: [&str; 6] = [
-    // Llama 3.
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    // Qwen 2, 2.5 and 3.
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    // GPT-2, where it is written out.
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    // GPT-4o and what follows it.
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    // DeepSeek V3, after its splits at digits and at Chinese and Japanese.
-    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
-    // The demo model's, which looks at nothing around a match.
-    r#"(?: ["{\[]|["{}\[\]:,])+| ?\p{L}+|\p{N}|\s|[^\s\p{L}\p{N}]"#,
-];
-/// Splits that may stand before the pattern: neither knows letters or white space.
-const SPLITS_BEFORE: [&str; 2] = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+"];
 
 /// Where a text without added tokens may be cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,29 +43,17 @@ pub(super) enum Inside {
 
 impl Inside {
     pub(super) fn of(tokenizer: &Tokenizer) -> Self {
-        let json = |part: Option<Json>| part.unwrap_or(Json::Null);
-        let normalizer = tokenizer.get_normalizer().map(serde_json::to_value);
-        let normalizer = json(normalizer.and_then(Result::ok));
-        let plain = match normalizer["type"].as_str() {
-            Some(kind) => ["NFC", "NFD", "NFKC", "NFKD"].contains(&kind),
-            None => tokenizer.get_normalizer().is_none(),
-        };
+        let plain = Normalizer::of(tokenizer) != Normalizer::Unknown;
         if !plain || !normalized_tokens_are_calm(tokenizer) || !tokens_are_short(tokenizer) {
             return Self::Nowhere;
         }
-        let pre_tokenizer = tokenizer.get_pre_tokenizer().map(serde_json::to_value);
-        Self::of_pre_tokenizer(&json(pre_tokenizer.and_then(Result::ok)))
-    }
-
-    fn of_pre_tokenizer(json: &Json) -> Self {
-        let parts = json["pretokenizers"].as_array();
-        match json["type"].as_str() {
-            Some("Metaspace") if json["split"] == true => Self::Blanks,
-            Some("ByteLevel") if is_byte_level(json, true) => Self::BlanksAndLines,
-            Some("Sequence") if parts.is_some_and(|parts| is_pattern_then_bytes(parts)) => {
-                Self::BlanksAndLines
-            }
-            _ => Self::Nowhere,
+        let pre_tokenizer = known::pre_tokenizer(tokenizer);
+        if pre_tokenizer["type"] == "Metaspace" && pre_tokenizer["split"] == true {
+            return Self::Blanks;
+        }
+        match known::byte_level_patterns(&pre_tokenizer) {
+            Some(_) => Self::BlanksAndLines,
+            None => Self::Nowhere,
         }
     }
 
@@ -153,28 +123,4 @@ fn normalized_tokens_are_calm(tokenizer: &Tokenizer) -> bool {
 /// No cut lies within the token that a part begins with.
 fn tokens_are_short(tokenizer: &Tokenizer) -> bool {
     tokenizer.get_added_tokens_decoder().values().all(|token| token.content.len() < PART_BYTES)
-}
-
-fn is_byte_level(json: &Json, use_regex: bool) -> bool {
-    json["type"] == "ByteLevel"
-        && json["add_prefix_space"] == false
-        && json["use_regex"] == use_regex
-}
-
-fn is_split(json: &Json, patterns: &[&str]) -> bool {
-    let written = json["pattern"]["Regex"].as_str().unwrap_or_default();
-    // Some files have the characters themselves where others have their escapes.
-    let written = written.replace('\r', r"\r").replace('\n', r"\n");
-    json["type"] == "Split"
-        && json["behavior"] == "Isolated"
-        && json["invert"] == false
-        && patterns.contains(&written.as_str())
-}
-
-/// One of the patterns, then bytes as they are.
-fn is_pattern_then_bytes(parts: &[Json]) -> bool {
-    let [before @ .., pattern, bytes] = parts else { return false };
-    before.iter().all(|split| is_split(split, &SPLITS_BEFORE))
-        && is_split(pattern, &PATTERNS)
-        && is_byte_level(bytes, false)
 }

@@ -26,10 +26,10 @@
 
 mod inside;
 
+use crate::known;
 use aho_corasick::{AhoCorasick, MatchKind};
 use inside::Inside;
-use serde_json::Value as Json;
-use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 /// A part of a text that can be tokenised by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +56,7 @@ pub(crate) struct Cuts {
 impl Cuts {
     /// Looks a tokenizer up. Truncation and padding must have been removed from it.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
-        if !is_deterministic(tokenizer.get_model()) || !leaves_ids_alone(tokenizer) {
+        if !known::is_deterministic(tokenizer.get_model()) || !known::leaves_ids_alone(tokenizer) {
             return Self::none();
         }
         let mut added: Vec<AddedToken> =
@@ -123,34 +123,4 @@ fn is_cut(token: &AddedToken, neighbours_matter: bool) -> bool {
     };
     let (first, last) = (token.content.chars().next(), token.content.chars().next_back());
     !token.lstrip && !token.rstrip && !token.single_word && stops(first) && stops(last)
-}
-
-/// Whether the same text always has the same ids: dropout and sampling draw them.
-fn is_deterministic(model: &ModelWrapper) -> bool {
-    match model {
-        ModelWrapper::BPE(bpe) => bpe.dropout.is_none_or(|dropout| dropout == 0.0),
-        ModelWrapper::Unigram(unigram) => unigram.alpha.is_none_or(|alpha| alpha == 0.0),
-        ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => true,
-    }
-}
-
-/// Whether the post-processor, asked to add nothing, changes nothing.
-fn leaves_ids_alone(tokenizer: &Tokenizer) -> bool {
-    match tokenizer.get_post_processor() {
-        None => true,
-        Some(processor) => serde_json::to_value(processor).is_ok_and(|json| is_neutral(&json)),
-    }
-}
-
-fn is_neutral(processor: &Json) -> bool {
-    let list = |key: &str| processor[key].as_array().into_iter().flatten();
-    match processor["type"].as_str() {
-        Some("ByteLevel" | "BertProcessing" | "RobertaProcessing") => true,
-        // The text once; a template could also repeat it.
-        Some("TemplateProcessing") => {
-            list("single").filter(|piece| piece.get("Sequence").is_some()).count() == 1
-        }
-        Some("Sequence") => list("processors").all(is_neutral),
-        _ => false,
-    }
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, reason = "tests, not an interface")]
 
+pub mod cases;
+
 use baton_text::TextModel;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -105,8 +107,23 @@ fn other_model(kind: &str, vocab: &Json) -> Json {
     }
 }
 
-/// The text side of a checkpoint with this tokenizer, trained here.
+/// The text side of a checkpoint with this tokenizer.
 pub fn model(spec: &Spec) -> TextModel {
+    load(spec, &trained(spec))
+}
+
+/// The text side of a checkpoint with this tokenizer.json.
+pub fn load(spec: &Spec, tokenizer: &str) -> TextModel {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer).unwrap();
+    if !spec.template.is_empty() {
+        std::fs::write(dir.path().join("chat_template.jinja"), &spec.template).unwrap();
+    }
+    TextModel::load(dir.path()).unwrap()
+}
+
+/// The tokenizer.json of this tokenizer, trained here.
+pub fn trained(spec: &Spec) -> String {
     let bytes = spec.pre_tokenizer.to_string().contains("ByteLevel");
     let empty = json!({
         "normalizer": spec.normalizer, "pre_tokenizer": spec.pre_tokenizer,
@@ -131,12 +148,7 @@ pub fn model(spec: &Spec) -> TextModel {
     if bytes {
         whole["decoder"] = gpt2();
     }
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), whole.to_string()).unwrap();
-    if !spec.template.is_empty() {
-        std::fs::write(dir.path().join("chat_template.jinja"), &spec.template).unwrap();
-    }
-    TextModel::load(dir.path()).unwrap()
+    whole.to_string()
 }
 
 /// The smallest tokenizer there is: loading it takes no time.
