@@ -194,7 +194,8 @@ impl TextModel {
     /// the model wants before every text (bos) is added, unless the text already begins with it.
     /// Without, the text is text: nothing is recognised and nothing added.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EncodeError> {
-        let mut ids = self.tokenize(text, special)?;
+        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        self.tokenize(text, special, &mut ids)?;
         if special {
             self.add_prefix(&mut ids);
         }
@@ -213,7 +214,14 @@ impl TextModel {
     /// A rendered conversation to ids: special tokens are recognised and nothing is added, because
     /// the template has written everything.
     pub fn encode_rendered(&self, text: &str) -> Result<Vec<TokenId>, EncodeError> {
-        self.tokenize(text, true)
+        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        self.append_rendered(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends to `ids` what [`TextModel::encode_rendered`] gives.
+    pub fn append_rendered(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), EncodeError> {
+        self.tokenize(text, true, ids)
     }
 
     /// The parts of a text that can be tokenised one by one: its ids, as
@@ -267,19 +275,28 @@ impl TextModel {
         Detokenizer::new(self.clone(), false)
     }
 
-    fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, EncodeError> {
+    fn tokenize(
+        &self,
+        text: &str,
+        special: bool,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), EncodeError> {
         self.check_length(text)?;
         let checkpoint = match &self.codec {
             Codec::Checkpoint(checkpoint) => checkpoint,
-            Codec::Synthetic => return Ok(synthetic::encode(text, self.vocab_size())),
+            Codec::Synthetic => {
+                ids.extend(synthetic::encode(text, self.vocab_size()));
+                return Ok(());
+            }
         };
         if let Some(byte_level) = &checkpoint.byte_level {
-            return byte_level.encode(&checkpoint.tokenizer, text, special);
+            return byte_level.encode(&checkpoint.tokenizer, text, special, ids);
         }
         let tokenizer = if special { &checkpoint.tokenizer } else { checkpoint.literal() };
         let encoding = tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|e| EncodeError::Tokenizer { reason: e.to_string() })?;
-        Ok(encoding.get_ids().to_vec())
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
     }
 
     fn check_length(&self, text: &str) -> Result<(), EncodeError> {

@@ -141,9 +141,9 @@ impl Prompts {
                 encoded.reused += known.ids.len();
                 encoded.ids.extend_from_slice(&known.ids);
             } else {
-                let ids = text.encode_rendered(part.text)?;
-                encoded.ids.extend_from_slice(&ids);
-                self.learn(key, tenant, part.text, ids);
+                let before = encoded.ids.len();
+                text.append_rendered(part.text, &mut encoded.ids)?;
+                self.learn(key, tenant, part.text, &encoded.ids[before..]);
             }
         }
         Ok(encoded)
@@ -154,7 +154,7 @@ impl Prompts {
         let domain = &model.description.domain;
         let found = self.wholes.find(tenant, domain, rendered, text.lookahead());
         let Some(found) = found else {
-            return Encoded { ids: Vec::with_capacity(rendered.len() / 3), ..Encoded::default() };
+            return Encoded { ids: Vec::with_capacity(rendered.len() / 2), ..Encoded::default() };
         };
         let (whole, reused) = (&found.whole, found.ids_end);
         // What is new is rarely longer than that in ids.
@@ -170,8 +170,8 @@ impl Prompts {
         }
     }
 
-    fn learn(&self, key: u64, tenant: &TenantId, part: &str, ids: Vec<TokenId>) {
-        let weight = ENTRY_BYTES + part.len() + size_of_val(&*ids);
+    fn learn(&self, key: u64, tenant: &TenantId, part: &str, ids: &[TokenId]) {
+        let weight = ENTRY_BYTES + part.len() + size_of_val(ids);
         let segment = Segment { tenant: tenant.clone(), text: part.into(), ids: ids.into() };
         self.segments.insert(key, Arc::new(segment), weight);
     }
@@ -185,7 +185,7 @@ impl Prompts {
         encoded: &Encoded,
         chain: &[SequenceHash],
     ) {
-        if self.state() == Switch::Off {
+        if self.state() == Switch::Off || !Wholes::keeps(&encoded.firm) {
             return;
         }
         let whole = Whole {

@@ -76,12 +76,14 @@ impl Wholes {
         Some(Found { whole, firm: last, text_end, ids_end, extended })
     }
 
+    /// Whether a prompt with such firm segments is kept; short ones are not.
+    pub(super) fn keeps(firm: &[(u32, u32)]) -> bool {
+        place(firm).is_some()
+    }
+
     /// Keeps a prompt in place of the one that it extends.
     pub(super) fn keep(&self, whole: Whole, extended: Option<u64>) {
-        let place = whole.firm.last().map_or(0, |(at, _)| *at as usize / STRIDE);
-        if place == 0 {
-            return;
-        }
+        let Some(place) = place(&whole.firm) else { return };
         if let Some(extended) = extended {
             self.prompts.remove(extended);
         }
@@ -98,6 +100,12 @@ impl Wholes {
         let end = place * STRIDE;
         self.hasher.hash_one((&tenant.0, end, &text.as_bytes()[end - WINDOW..end]))
     }
+}
+
+/// By which multiple of `STRIDE` a prompt is kept.
+fn place(firm: &[(u32, u32)]) -> Option<usize> {
+    let (at, _) = firm.last()?;
+    Some(*at as usize / STRIDE).filter(|place| *place > 0)
 }
 
 /// How many bytes two texts begin with alike.

@@ -78,29 +78,27 @@ impl ByteLevel {
         })
     }
 
-    /// The ids of a text. With `special`, special tokens are recognised in it.
+    /// Appends the ids of a text. With `special`, special tokens are recognised in it.
     pub(crate) fn encode(
         &self,
         tokenizer: &Tokenizer,
         text: &str,
         special: bool,
-    ) -> Result<Vec<TokenId>, EncodeError> {
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), EncodeError> {
         let workspace = self.idle().pop();
         let mut workspace = workspace.unwrap_or_else(|| Workspace {
             caches: self.splitters.iter().map(Splitter::cache).collect(),
             memo: Memo::default(),
             spelled: String::new(),
         });
-        let ids = Vec::with_capacity(text.len() / 3 + 1);
         let model = tokenizer.get_model();
-        let mut text_ids = TextIds { of: self, model, workspace: &mut workspace, ids };
-        text_ids.text(text, special)?;
-        let ids = text_ids.ids;
+        TextIds { of: self, model, workspace: &mut workspace, ids }.text(text, special)?;
         let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
             idle.push(workspace);
         }
-        Ok(ids)
+        Ok(())
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
@@ -114,7 +112,7 @@ struct TextIds<'a> {
     of: &'a ByteLevel,
     model: &'a ModelWrapper,
     workspace: &'a mut Workspace,
-    ids: Vec<TokenId>,
+    ids: &'a mut Vec<TokenId>,
 }
 
 impl TextIds<'_> {
@@ -144,22 +142,23 @@ impl TextIds<'_> {
     /// What the splitters before `level` have left is split further.
     fn split(&mut self, level: usize, text: &str) -> Result<(), EncodeError> {
         let of = self.of;
-        let Some(splitter) = of.splitters.get(level) else { return self.piece(text) };
         let mut start = 0;
         while start < text.len() {
-            let end = splitter.piece_end(&mut self.workspace.caches[level], text, start)?;
-            self.split(level + 1, &text[start..end])?;
+            let end =
+                of.splitters[level].piece_end(&mut self.workspace.caches[level], text, start)?;
+            if level + 1 < of.splitters.len() {
+                self.split(level + 1, &text[start..end])?;
+            } else if !self.workspace.memo.append(text, start, end, self.ids) {
+                self.merge(&text[start..end])?;
+            }
             start = end;
         }
         Ok(())
     }
 
-    fn piece(&mut self, piece: &str) -> Result<(), EncodeError> {
+    /// A piece that is new.
+    fn merge(&mut self, piece: &str) -> Result<(), EncodeError> {
         let Workspace { memo, spelled, .. } = &mut *self.workspace;
-        if let Some(ids) = memo.get(piece) {
-            self.ids.extend_from_slice(ids);
-            return Ok(());
-        }
         spelled.clear();
         spelled.extend(piece.bytes().map(|byte| self.of.alphabet[usize::from(byte)]));
         let tokens = self.model.tokenize(spelled);
