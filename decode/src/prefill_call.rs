@@ -5,6 +5,7 @@ use crate::turn::TurnId;
 use baton_node::clock::Clock;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_client::PrefillClient;
+use baton_proto::packed;
 use baton_worker::daemon::MESSAGE_BYTES_MAX;
 use baton_worker::peers::{PeerChannel, Peers};
 use baton_worker::wire::{descriptor_to_wire, descriptors_from_wire};
@@ -75,7 +76,7 @@ impl PrefillCaller {
         let deadline = call.deadline.saturating_sub(now);
         pb::ComputeRequest {
             request_id: call.request.to_bytes().to_vec(),
-            token_ids: call.tokens,
+            token_ids: packed::pack(&call.tokens),
             tenant: call.chain_key.tenant.name.0.to_string(),
             public_blocks: call.chain_key.public_blocks,
             from_block: call.from_block as u32,

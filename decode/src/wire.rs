@@ -8,6 +8,7 @@ use baton_kv::hash::ChainRoot;
 use baton_proto::ids::{Incarnation, RequestId, TokenId, WorkerId};
 use baton_proto::internal as pb;
 use baton_proto::ir::{FinishReason, Sampling};
+use baton_proto::packed;
 use baton_transfer::{Endpoints, Peer};
 use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
@@ -64,14 +65,16 @@ fn turn_from_wire(
     let request = RequestId::from_slice(&submit.request_id)
         .ok_or(bad("submit.request_id", "is not 16 bytes"))?;
     let spec = &served.spec;
-    let length = submit.token_ids.len() as u32;
+    let tokens = packed::unpack(&submit.token_ids);
+    let tokens = tokens.ok_or(bad("submit.token_ids", "is not 4 bytes for each id"))?;
+    let length = tokens.len() as u32;
     if length == 0 {
         return Err(bad("submit.token_ids", "is empty"));
     }
     if length >= spec.context_tokens {
         return Err(bad("submit.token_ids", "leaves no room in the model's context"));
     }
-    if submit.token_ids.iter().any(|id| *id >= spec.vocab_size) {
+    if tokens.iter().any(|id| *id >= spec.vocab_size) {
         return Err(bad("submit.token_ids", "has an id outside the vocabulary"));
     }
     if !(1..=CHOICES_MAX).contains(&submit.choices) {
@@ -93,7 +96,7 @@ fn turn_from_wire(
     Ok(TurnRequest {
         router,
         request,
-        tokens: submit.token_ids,
+        tokens,
         chain_key,
         choices: submit.choices as u16,
         sampling: sampling_from_wire(sampling),

@@ -5,6 +5,7 @@ use baton_engine::api::Engine;
 use baton_engine::witness::{Witness, WitnessSpec};
 use baton_node::tenants::TenantsConfig;
 use baton_proto::ids::TenantId;
+use baton_proto::packed;
 use pb::failed::Kind;
 
 const NOW: Duration = Duration::from_secs(7);
@@ -27,7 +28,7 @@ fn served(dir: &tempfile::TempDir, lines: &str) -> Served {
 fn greedy(tenant: &str) -> pb::Submit {
     pb::Submit {
         request_id: vec![9; 16],
-        token_ids: vec![1, 2, 3],
+        token_ids: packed::pack(&[1, 2, 3]),
         tenant: tenant.to_owned(),
         choices: 1,
         sampling: Some(pb::Sampling::default()),

@@ -9,6 +9,7 @@ use baton_node::clock::Clock;
 use baton_node::task::Tasks;
 use baton_proto::internal as pb;
 use baton_proto::internal::prefill_server::Prefill;
+use baton_proto::packed;
 use baton_transfer::{Endpoints, Peer};
 use baton_worker::queue::Precedence;
 use baton_worker::sequence::ChainKey;
@@ -79,10 +80,12 @@ impl PrefillService {
             admitted.precedence(request.strict_priority, request.priority);
         let weight = admitted.weight();
         let (spec, now) = (&self.spec, self.clock.now());
-        if request.token_ids.len() > spec.context_tokens as usize {
+        let tokens = packed::unpack(&request.token_ids);
+        let tokens = tokens.ok_or(bad("token_ids", "is not 4 bytes for each id"))?;
+        if tokens.len() > spec.context_tokens as usize {
             return Err(bad("token_ids", "exceeds the model's context"));
         }
-        if request.token_ids.iter().any(|id| *id >= spec.vocab_size) {
+        if tokens.iter().any(|id| *id >= spec.vocab_size) {
             return Err(bad("token_ids", "has an id outside the vocabulary"));
         }
         let held = descriptors_from_wire(&request.held)?;
@@ -96,7 +99,7 @@ impl PrefillService {
             _ => None,
         };
         Ok(JobRequest {
-            tokens: request.token_ids,
+            tokens,
             chain_key: ChainKey {
                 root: Arc::clone(&self.root),
                 block_tokens: spec.block_tokens,

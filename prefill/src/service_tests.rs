@@ -7,6 +7,7 @@ use baton_node::clock::Manual;
 use baton_node::drain::Drain;
 use baton_node::tenants::TenantsConfig;
 use baton_proto::ids::TenantId;
+use baton_proto::packed;
 use tonic::Code;
 
 /// A service whose events the test takes, with a tenants file of one tenant, `acme`.
@@ -34,7 +35,7 @@ fn service(dir: &tempfile::TempDir, lines: &str) -> (PrefillService, flume::Rece
 fn greedy(tenant: &str) -> Request<pb::ComputeRequest> {
     Request::new(pb::ComputeRequest {
         request_id: vec![9; 16],
-        token_ids: vec![1, 2, 3],
+        token_ids: packed::pack(&[1, 2, 3]),
         tenant: tenant.to_owned(),
         strict_priority: 255,
         priority: i32::MAX,

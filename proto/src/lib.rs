@@ -6,6 +6,7 @@
 pub mod block;
 pub mod ids;
 pub mod ir;
+pub mod packed;
 
 /// The public gRPC interface, package `baton.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -202,9 +202,10 @@ pub struct Descriptor {
 pub struct ComputeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
-    /// Of fixed length: a long prompt is written and read in one go.
-    #[prost(fixed32, repeated, tag = "2")]
-    pub token_ids: ::prost::alloc::vec::Vec<u32>,
+    /// Four bytes each, little-endian, as packed fixed32 lie on the wire: a long prompt is written and
+    /// read in one go.
+    #[prost(bytes = "vec", tag = "2")]
+    pub token_ids: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
     /// Number of leading blocks without the tenant's salt.
@@ -270,9 +271,10 @@ pub mod router_frame {
 pub struct Submit {
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
-    /// Of fixed length: a long prompt is written and read in one go.
-    #[prost(fixed32, repeated, tag = "2")]
-    pub token_ids: ::prost::alloc::vec::Vec<u32>,
+    /// Four bytes each, little-endian, as packed fixed32 lie on the wire: a long prompt is written and
+    /// read in one go.
+    #[prost(bytes = "vec", tag = "2")]
+    pub token_ids: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
     #[prost(uint32, tag = "4")]

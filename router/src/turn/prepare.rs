@@ -14,6 +14,7 @@ use baton_kv::hash::Salt;
 use baton_proto::ids::{SequenceHash, TenantId, TokenId};
 use baton_proto::internal;
 use baton_proto::ir::{Chat, Edit, Prompt, Request};
+use baton_proto::packed;
 use baton_text::{EncodeError, PromptError, RenderError, TextModel};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -160,7 +161,7 @@ impl Prepared {
         let remaining = self.deadline.saturating_duration_since(now).as_millis();
         internal::Submit {
             request_id: request.id.to_bytes().to_vec(),
-            token_ids: self.ids.clone(),
+            token_ids: packed::pack(&self.ids),
             tenant: request.tenant.0.to_string(),
             public_blocks: PUBLIC_BLOCKS,
             choices: u32::from(request.choices),
