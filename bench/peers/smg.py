@@ -70,7 +70,7 @@ def wait_for_answer(url):
 
 @contextmanager
 def baton(args):
-    with Cluster(args.baton, 0, 0, limits="turns = 4096", model=args.model, cores=(0, 1)) as cluster:
+    with Cluster(args.baton, 0, 0, prefill=0, limits="turns = 4096", model=args.model, cores=(0, 1)) as cluster:
         wait_for_answer(cluster.urls[0])
         yield cluster.urls[0], cluster.router_pids[0]
 

@@ -11,6 +11,7 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::cell::Cell;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// `baton bench requests`
@@ -125,6 +126,21 @@ fn prompt(args: &RequestsArgs, number: u64) -> String {
 /// Prose, for its words.
 const PROSE: &str = include_str!("../../../docs/ARCHITECTURE.md");
 
+/// By place in the prose: the word from there to its end, or the next one.
+static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let (mut words, mut next) = (vec!["end"; PROSE.len()], "end");
+    let mut end = None;
+    for (at, byte) in PROSE.bytes().enumerate().rev() {
+        if byte.is_ascii_alphabetic() {
+            next = &PROSE[at..*end.get_or_insert(at + 1)];
+        } else {
+            end = None;
+        }
+        words[at] = next;
+    }
+    words
+});
+
 /// Appends words, drawn from prose, up to a length (xorshift64, Marsaglia 2003).
 fn words(text: &mut String, seed: u64, bytes: usize) {
     let mut state = seed | 1;
@@ -132,11 +148,7 @@ fn words(text: &mut String, seed: u64, bytes: usize) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        // From a random place to the end of a word.
-        let rest = PROSE.as_bytes().get(state as usize % PROSE.len()..).unwrap_or_default();
-        let letters = rest.split(|byte| !byte.is_ascii_alphabetic()).find(|word| !word.is_empty());
-        let word = letters.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("end");
-        text.push_str(word);
+        text.push_str(WORDS[state as usize % WORDS.len()]);
         text.push(' ');
     }
     text.truncate(bytes);
