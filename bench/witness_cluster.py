@@ -26,6 +26,7 @@ shm_dir = "{folder}"
 {limits}
 [log]
 filter = "warn"
+{extra}
 """
 
 ROUTER = """[cluster]
@@ -55,7 +56,7 @@ class Cluster:
 
     def __init__(
         self, baton, step_us, token_us, prefill=1, decode=1, routers=1, router_extra="",
-        limits="", model=None, cores=None,
+        worker_extra="", limits="", model=None, cores=None,
     ):  # fmt: skip
         self.folder = tempfile.TemporaryDirectory(prefix="baton-bench-")
         self.started, self.urls, self.router_pids, self.cores = [], [], [], cores
@@ -71,6 +72,7 @@ class Cluster:
                 name, port = f"{kind}-{number}", free_port()
                 own = "chunk_tokens = 2048" if kind == "prefill" else limits
                 told = dict(step_us=step_us, token_us=token_us, model=named, limits=own)
+                told |= dict(extra=worker_extra)
                 text = WORKER.format(name=name, folder=folder, port=port, **told)
                 self._start(baton, kind, folder / f"{name}.toml", text)
                 peers.append(f'[[{kind}]]\nuri = "http://127.0.0.1:{port}"\n')

@@ -5,9 +5,10 @@
 
 Chats of 2 KiB are asked for one token, on connections that are kept: once with 1.5 KiB that all
 share, once all distinct. SMG is a plain HTTP proxy before a worker that answers every request with
-the same word. Baton renders, tokenises and hashes each prompt, places it among real daemons with the
-witness engine, and carries its blocks. The server has one core; the client, and all workers, the
-other. Rounds of both alternate. `us/request` is the time of the router's process, and what it could
+the same word. Baton renders, tokenises and hashes each prompt, places it, and has it computed by a
+decode worker with the witness engine, which needs no prefill worker for so little. The router
+remembers 16 MiB of prompts, and the worker keeps 16 MiB of blocks, so that both are full, and used
+again, before anything counts. The server has one core; the client, and the worker, the other. Rounds of both alternate. `us/request` is the time of the router's process, and what it could
 answer in a second of it is told too, since the other core may be the slower one. The last line is
 one JSON object.
 """
@@ -70,7 +71,11 @@ def wait_for_answer(url):
 
 @contextmanager
 def baton(args):
-    with Cluster(args.baton, 0, 0, prefill=0, limits="turns = 4096", model=args.model, cores=(0, 1)) as cluster:
+    remembered = '[limits]\nprompt_cache_bytes_max = "16 MiB"\n'
+    blocks = '[kv]\nmemory = "16 MiB"\n'
+    told = dict(limits="turns = 4096", router_extra=remembered, worker_extra=blocks)
+    told |= dict(model=args.model, cores=(0, 1))
+    with Cluster(args.baton, 0, 0, prefill=0, **told) as cluster:
         wait_for_answer(cluster.urls[0])
         yield cluster.urls[0], cluster.router_pids[0]
 
