@@ -46,7 +46,7 @@ impl PrefillCaller {
         let channel: PeerChannel = self.peers.channel(&call.candidate.uri)?;
         let mut client = PrefillClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (worker, expected) = (call.candidate.peer.worker, call.candidate.peer.incarnation);
-        let mut stream = client.compute(self.request(call)).await?.into_inner();
+        let mut stream = client.compute(self.request(&call)).await?.into_inner();
         let mut complete = false;
         loop {
             let Some(event) = stream.message().await? else {
@@ -71,7 +71,7 @@ impl PrefillCaller {
         }
     }
 
-    fn request(&self, call: PrefillCall) -> pb::ComputeRequest {
+    fn request(&self, call: &PrefillCall) -> pb::ComputeRequest {
         let now = self.clock.now();
         let deadline = call.deadline.saturating_sub(now);
         pb::ComputeRequest {

@@ -9,6 +9,7 @@ use baton_node::scratch::Scratch;
 use baton_node::tenants::KeyDigest;
 use baton_proto::internal::failed as failure;
 use baton_proto::internal::finished::Reason;
+use baton_proto::packed;
 use common::client::{Answer, steady};
 use common::worker::{EOS, FakeWorker, admitted, failed, finished, first_tokens, tokens};
 use common::{House, within};
@@ -161,7 +162,7 @@ async fn usage_is_split_at_the_directives() {
     let system = "system: Be kind.\n".len();
     let user = "user: remember this. ".len();
     let rest = "what?\nassistant:".len();
-    assert_eq!(submit.token_ids.len(), system + user + rest);
+    assert_eq!(packed::unpack(&submit.token_ids).unwrap().len(), system + user + rest);
     let usage = json!({
         "input_tokens": rest,
         "cache_creation_input_tokens": system + user - 2,
@@ -187,7 +188,10 @@ async fn tokens_are_counted_exactly_and_nothing_is_started() {
     assert_eq!(counted.status, 200, "{}", counted.body);
     assert!(worker.heard_nothing());
     let (_, submit) = tokio::join!(house.post(PATH, &body), worker.play(&[4], Reason::Length));
-    assert_eq!(counted.body, json!({"input_tokens": submit.token_ids.len()}));
+    assert_eq!(
+        counted.body,
+        json!({"input_tokens": packed::unpack(&submit.token_ids).unwrap().len()})
+    );
     let answer = house.post(COUNT, &json!({"model": "tiny"})).await;
     assert_eq!(refused(&answer).0, 400);
     // What could not be answered, or is marked, can be counted all the same.
@@ -232,7 +236,7 @@ async fn a_history_is_edited_before_it_is_rendered_and_that_is_told() {
     let asked = ask(cleared);
     let (answer, submit) =
         tokio::join!(house.post(PATH, &asked), worker.play(&[4], Reason::Length));
-    assert_eq!(submit.token_ids.len() as u64, tokens - cleared);
+    assert_eq!(packed::unpack(&submit.token_ids).unwrap().len() as u64, tokens - cleared);
     let edit = json!({
         "type": "clear_tool_uses_20250919", "cleared_tool_uses": 1,
         "cleared_input_tokens": cleared,
@@ -242,7 +246,7 @@ async fn a_history_is_edited_before_it_is_rendered_and_that_is_told() {
     let asked = ask(cleared + 1);
     let (answer, submit) =
         tokio::join!(house.post(PATH, &asked), worker.play(&[4], Reason::Length));
-    assert_eq!(submit.token_ids.len() as u64, tokens);
+    assert_eq!(packed::unpack(&submit.token_ids).unwrap().len() as u64, tokens);
     assert_eq!(answer.body["context_management"], json!({"applied_edits": []}));
 }
 

@@ -7,6 +7,7 @@ mod common;
 use baton_node::config::Span;
 use baton_proto::internal::finished::Reason;
 use baton_proto::internal::{Logprob, Tokens, sequence_update::Update};
+use baton_proto::packed;
 use common::client::steady;
 use common::worker::{EOS, FakeWorker, admitted, finished, first_tokens, tokens};
 use common::{House, within};
@@ -19,7 +20,7 @@ async fn a_completion_has_text_usage_and_the_interfaces_shape() {
     let body = json!({"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 8, "temperature": 0});
     let (answer, submit) =
         tokio::join!(house.post("/v1/completions", &body), worker.play(&[4, 5, EOS], Reason::Stop));
-    assert_eq!(submit.token_ids, vec![1, 2, 3]);
+    assert_eq!(packed::unpack(&submit.token_ids), Some(vec![1, 2, 3]));
     assert_eq!(submit.stop.unwrap().max_tokens, 8);
     insta::assert_snapshot!(steady(&answer.body.to_string()), @r#"{"id":"cmpl-0","object":"text_completion","created":0,"model":"tiny","system_fingerprint":null,"choices":[{"text":" t4 t5","index":0,"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":2}}}"#);
     assert!(worker.heard_nothing(), "a complete answer needs no cancellation");
