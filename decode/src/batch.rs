@@ -232,7 +232,8 @@ impl DecodeSchedule {
         let logprobs = turn.request.logprobs.is_some();
         send(News::Drawn { drawn, logprobs, report });
         let stop = &turn.request.stop;
-        let finish = if stop.end_ids.contains(&token) && count > stop.min_tokens {
+        // Before `min_tokens` none is drawn; one that ends the thinking ends the answer nevertheless.
+        let finish = if stop.end_ids.contains(&token) {
             Some(FinishReason::Stop)
         } else if count >= stop.max_tokens {
             Some(FinishReason::Length)

@@ -46,3 +46,29 @@ fn a_choice_that_thinks_too_long_is_ended_wherever_it_is_computed() {
         rig.assert_empty();
     }
 }
+
+/// `min_tokens` keeps the model from ending its answer. What ends the thinking may be such an end; then
+/// nobody would read on.
+#[test]
+fn an_answer_ends_with_its_thinking_where_that_is_an_end_of_it() {
+    let rule = ThinkingRule {
+        tokens_max: 5,
+        is_open: true,
+        open: vec![1],
+        close: Vec::new(),
+        end: vec![3],
+        opens_anywhere: false,
+        blanks: Vec::new(),
+    };
+    let turn = TurnRequest {
+        stop: StopRule { max_tokens: 20, min_tokens: 15, end_ids: vec![3] },
+        thinking: Some(rule),
+        ..turn(1, prompt(2, 1, 1))
+    };
+    let mut rig = Rig::new(1, 20);
+    rig.submit(&turn);
+    rig.run();
+    let tokens = rig.tokens(1, 0);
+    assert_eq!((tokens.len(), tokens.last()), (6, Some(&3)));
+    rig.assert_empty();
+}

@@ -482,8 +482,16 @@ pub fn check(layered: &Layered<Config>) -> Result<(), ConfigError> {
         ("limits.choices_max", usize::from(config.limits.choices_max)),
         ("limits.stream_pieces_max", config.limits.stream_pieces_max),
     ];
-    match positive.iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(layered.refuse(key, "at least 1", 0)),
+    if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return Err(layered.refuse(key, "at least 1", 0));
+    }
+    let timeouts = &config.timeouts;
+    let spans = [
+        ("timeouts.keep_alive", timeouts.keep_alive),
+        ("timeouts.slow_reader", timeouts.slow_reader),
+    ];
+    match spans.iter().find(|(_, span)| span.0.is_zero()) {
+        Some((key, span)) => Err(layered.refuse(key, "longer than nothing", span)),
         None => Ok(()),
     }
 }

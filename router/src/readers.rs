@@ -29,13 +29,13 @@ pub(crate) struct Lent(Mutex<Loan>);
 pub(crate) struct Loan {
     /// `None` once the stream is over, or was cut.
     pub(crate) running: Option<Running>,
-    /// When the connection got a piece, if it has not asked for another one since.
+    /// When the connection got a piece, or the stream itself, if it has not asked for another since.
     pub(crate) handed: Option<Instant>,
 }
 
 impl Lent {
     fn new(running: Running) -> Self {
-        Self(Mutex::new(Loan { running: Some(running), handed: None }))
+        Self(Mutex::new(Loan { running: Some(running), handed: Some(Instant::now()) }))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Loan> {

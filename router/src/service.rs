@@ -101,7 +101,7 @@ impl Service {
         let board = Arc::new(Board::new(config.switches));
         let readers = Arc::new(Readers::default());
         let (watch, patience) = (readers.clone(), config.timeouts.slow_reader.0);
-        tasks.spawn("readers", async move { watch.keep_watch(patience, api::status).await });
+        tasks.spawn_vital("readers", async move { watch.keep_watch(patience, api::status).await });
         let (file, dropped) = (("decisions", &config.decisions), &metrics.decisions_dropped);
         let decisions = Record::start(file, &tasks, dropped, api::decision_line)?;
         let (file, dropped) = (("audit", &config.audit), &metrics.audit_dropped);

@@ -26,8 +26,9 @@ use tokio::time::Instant;
 
 /// The events of one token, some times over; more than that is handed over by itself.
 const SMALL_BYTES: usize = 1024;
-/// Small pieces are cut out of so much at a time.
-const BUFFER_BYTES: usize = 8 << 10;
+/// Small pieces are cut out of so much at a time. A piece that HTTP/2 holds back for a slow reader holds
+/// all of it, so it is not much.
+const BUFFER_BYTES: usize = 2 << 10;
 /// With so much of it a piece goes out, whatever else is certain.
 const PIECE_BYTES: usize = 16 << 10;
 

@@ -1,7 +1,8 @@
 //! A timer beside something that is polled far more often than it goes off.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// Goes off at its time. To poll it costs no more than to look at the clock, but for the first time in
@@ -30,7 +31,8 @@ impl Alarm {
         if knows && Instant::now() < self.at {
             return Poll::Pending;
         }
-        let state = self.timer.as_mut().poll(cx);
+        // A task that has used up its budget would get an answer, and no timer.
+        let state = pin!(unconstrained(self.timer.as_mut())).poll(cx);
         if state.is_pending() {
             self.known = Some(cx.waker().clone());
         }
@@ -61,6 +63,15 @@ mod tests {
             at = Instant::now() + MOMENT;
             alarm.reset(at);
         }
+    }
+
+    #[tokio::test]
+    async fn goes_off_in_a_task_that_has_no_budget_left() {
+        let mut alarm = Alarm::at(Instant::now() + MOMENT);
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        poll_fn(|cx| alarm.poll(cx)).await;
     }
 
     #[tokio::test]

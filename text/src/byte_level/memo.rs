@@ -9,17 +9,18 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Longer pieces are rare, and rarely the same.
+/// Longer pieces are not remembered.
 const PIECE_BYTES_MAX: usize = 64;
 /// Bytes of a piece that is its own key.
 const SHORT_BYTES_MAX: usize = 15;
 /// Ids that lie in an entry.
 const FEW_IDS_MAX: usize = 3;
-/// Entries in one generation: more than a language's common words, about 2 MB.
-const ENTRIES_MAX: usize = 32 << 10;
+/// Short pieces in one generation: more than a language's common words, in a table of 1 MB.
+const SHORT_MAX: usize = 28 << 10;
+/// The others, which are rare, and rarely the same: less than 1 MB.
+const LONG_MAX: usize = 2 << 10;
 
 /// Pieces and their ids.
-#[derive(Default)]
 pub(super) struct Memo {
     short: Generations<u128, FewIds>,
     long: Generations<Box<str>, Arc<[TokenId]>>,
@@ -29,6 +30,12 @@ pub(super) struct Memo {
 struct FewIds {
     ids: [TokenId; FEW_IDS_MAX],
     count: u8,
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self { short: Generations::new(SHORT_MAX), long: Generations::new(LONG_MAX) }
+    }
 }
 
 impl Memo {
@@ -90,15 +97,15 @@ fn short_key(text: &[u8], start: usize, end: usize) -> Option<u128> {
 struct Generations<K, V> {
     young: HashMap<K, V, RandomState>,
     old: HashMap<K, V, RandomState>,
-}
-
-impl<K, V> Default for Generations<K, V> {
-    fn default() -> Self {
-        Self { young: HashMap::default(), old: HashMap::default() }
-    }
+    /// Entries of a generation.
+    max: usize,
 }
 
 impl<K: Hash + Eq, V: Clone> Generations<K, V> {
+    fn new(max: usize) -> Self {
+        Self { young: HashMap::default(), old: HashMap::default(), max }
+    }
+
     fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -112,7 +119,7 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
     }
 
     fn put(&mut self, key: K, value: V) {
-        if self.young.len() >= ENTRIES_MAX {
+        if self.young.len() >= self.max {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);

@@ -24,7 +24,8 @@ use std::sync::Mutex;
 use tokenizers::{Model, ModelWrapper, Tokenizer};
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// So many workspaces are kept for later texts. Texts at the same time have one each.
+/// So many workspaces are kept for later texts. Texts at the same time have one each, of 4 MB at most and
+/// 1 MB for each further pattern.
 const IDLE_MAX: usize = 64;
 
 /// What is known of a byte-level tokenizer.

@@ -13,7 +13,7 @@ pub(super) use regex_automata::hybrid::dfa::Cache;
 
 const LOOK_AHEAD: &str = r"|\s+(?!\S)|\s+";
 /// An automaton's states, in bytes; when they are more, it begins anew.
-const CACHE_BYTES: usize = 4 << 20;
+const CACHE_BYTES: usize = 1 << 20;
 
 /// Finds the pieces of a text: the matches of a pattern, and what is between them.
 pub(super) struct Splitter(DFA);
