@@ -17,9 +17,9 @@ const SETTINGS: u8 = 4;
 
 /// A frame of stream 1, or of the connection (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let stream = u32::from(kind != SETTINGS).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream, payload].concat()
+    let length = [0, (payload.len() >> 8) as u8, payload.len() as u8];
+    let stream = [0, 0, 0, u8::from(kind != SETTINGS)];
+    [&length[..], &[kind, flags], &stream, payload].concat()
 }
 
 /// A POST by a client that will take no byte of the answer's body.

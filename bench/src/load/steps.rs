@@ -1,5 +1,6 @@
 //! When the workers' steps were, as streams see it that nothing delays: each has one token of each step
-//! of its worker.
+//! of its worker. A stream is laid upon the latest steps that fit: one that is late by the same whole
+//! steps all the time cannot be told from one that began later.
 
 use crate::stats::Sample;
 use std::collections::BTreeMap;
