@@ -1,7 +1,9 @@
 //! What is known of a tokenizer, so that something can be proven of its ids.
 
+use aho_corasick::{AhoCorasick, MatchKind};
+use baton_proto::ids::TokenId;
 use serde_json::Value as Json;
-use tokenizers::{ModelWrapper, Tokenizer};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
 /// GPT-2's pattern; `ByteLevel` has it built in.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -87,6 +89,19 @@ fn split_pattern(json: &Json, patterns: &[&'static str]) -> Option<&'static str>
     // Some files have the characters themselves where others have their escapes.
     let written = written.replace('\r', r"\r").replace('\n', r"\n");
     patterns.iter().find(|pattern| **pattern == written).copied()
+}
+
+/// The added tokens that are looked for in the normalised text, or else in the text as it is.
+pub(crate) fn added_tokens(tokenizer: &Tokenizer, normalized: bool) -> Vec<(TokenId, AddedToken)> {
+    let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    added.retain(|(_, token)| token.normalized == normalized);
+    added
+}
+
+/// Finds added tokens as a tokenizer does: from left to right, the longest where several begin.
+pub(crate) fn finder(added: &[(TokenId, AddedToken)]) -> Option<AhoCorasick> {
+    let contents = added.iter().map(|(_, token)| &token.content);
+    AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()
 }
 
 /// Whether the same text always has the same ids: dropout and sampling draw them.

@@ -1,6 +1,7 @@
 //! Added tokens in a text.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use crate::known;
+use aho_corasick::AhoCorasick;
 use baton_proto::ids::TokenId;
 use tokenizers::Tokenizer;
 
@@ -24,20 +25,16 @@ impl Markers {
     /// The tokens that are looked for in the normalised text, or else in the text as it is; `None` if
     /// one looks at, or takes, what is beside it.
     pub(super) fn of(tokenizer: &Tokenizer, normalized: bool) -> Option<Self> {
-        let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
-        added.retain(|(_, token)| token.normalized == normalized);
+        let added = known::added_tokens(tokenizer, normalized);
         let calm = added.iter().all(|(_, token)| {
             !(token.lstrip || token.rstrip || token.single_word || token.content.is_empty())
         });
-        let contents = added.iter().map(|(_, token)| &token.content);
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents);
-        Some(Self {
-            finder: finder
-                .ok()
-                .filter(|_| calm)
-                .map(|finder| (!added.is_empty()).then_some(finder))?,
-            tokens: added.iter().map(|(id, token)| (*id, token.special)).collect(),
-        })
+        if !calm {
+            return None;
+        }
+        let finder = if added.is_empty() { None } else { Some(known::finder(&added)?) };
+        let tokens = added.iter().map(|(id, token)| (*id, token.special)).collect();
+        Some(Self { finder, tokens })
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -27,7 +27,7 @@
 mod inside;
 
 use crate::known;
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use inside::Inside;
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -59,19 +59,15 @@ impl Cuts {
         if !known::is_deterministic(tokenizer.get_model()) || !known::leaves_ids_alone(tokenizer) {
             return Self::none();
         }
-        let mut added: Vec<AddedToken> =
-            tokenizer.get_added_tokens_decoder().into_values().collect();
-        added.retain(|token| !token.normalized);
-        let neighbours_matter = added.iter().any(|token| token.single_word);
+        let added = known::added_tokens(tokenizer, false);
+        let neighbours_matter = added.iter().any(|(_, token)| token.single_word);
         let cut_before: Vec<bool> =
-            added.iter().map(|token| is_cut(token, neighbours_matter)).collect();
-        let contents = added.iter().map(|token| &token.content);
-        let longest = MatchKind::LeftmostLongest;
-        let tokens = AhoCorasick::builder().match_kind(longest).build(contents).ok();
+            added.iter().map(|(_, token)| is_cut(token, neighbours_matter)).collect();
+        let tokens = known::finder(&added);
         // A token that is no cut may look, or take, beyond the place that would be cut.
         let calm = cut_before.iter().all(|cut| *cut) && (tokens.is_some() || added.is_empty());
         let inside = if calm { Inside::of(tokenizer) } else { Inside::Nowhere };
-        let token_bytes_max = added.iter().map(|token| token.content.len()).max().unwrap_or(0);
+        let token_bytes_max = added.iter().map(|(_, token)| token.content.len()).max().unwrap_or(0);
         let tokens = tokens.filter(|_| !added.is_empty());
         Self { tokens, cut_before, token_bytes_max, inside }
     }
